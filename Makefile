@@ -56,10 +56,12 @@ COMPACTION ?= 30m
 compaction: ## a topic of real processes is compacted while nodes are killed and replicas lost, for 30 minutes, and one of 10 million keys in 64 MiB of memory
 	cd test && COMPACTION_FOR=$(COMPACTION) COMPACTION_KEYS=10000000 $(GO) test -count=1 -v -timeout 3h -run 'TestCompactionWhileNodesDie|TestMoreKeysThanMemory' ./suites/faults
 
-chaos: ## groups on a bad network, and whole clusters in a storm of all faults, in virtual time, with new seeds until one run fails
+chaos: ## groups on a bad network, a coordinator of transactions whose writes fail, and whole clusters in a storm of all faults, in virtual time, with new seeds until one run fails
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CHAOS_SEED=$$seed CHAOS_RUNS=50"; \
 		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/election || exit 1; \
+		echo "CHAOS_SEED=$$seed CHAOS_RUNS=1000 of transactions"; \
+		CHAOS_SEED=$$seed CHAOS_RUNS=1000 $(GO) test -count=1 -run TestChaos ./transaction || exit 1; \
 		echo "STORM_SEED=$$seed STORM_RUNS=50"; \
 		STORM_SEED=$$seed STORM_RUNS=50 $(GO) test -count=1 -timeout 30m -run TestStorm ./cluster || exit 1; \
 	done

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/trimaran-io/trimaran/fsm/transactions"
 )
 
 // transact is one transaction: values to targets, and how it is to end. It returns the values, and
@@ -151,12 +155,12 @@ func crashAt(t *testing.T, v2, ahead bool, how fate, at int) int {
 // lost or late, coordinators die and a topic's partition goes. The reference model of a partition
 // (world) tells who sees what.
 func TestChaos(t *testing.T) {
-	rounds := 300
+	rounds := fromEnv(t, "CHAOS_RUNS", 300)
 	if testing.Short() {
 		rounds = 50
 	}
-	ended := 0
-	for seed := range rounds {
+	ended, start := 0, fromEnv(t, "CHAOS_SEED", 0)
+	for seed := start; seed < start+rounds; seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			defer logIfFailed(t, "with seed", seed)
 			ended += chaos(t, uint64(seed))
@@ -165,6 +169,42 @@ func TestChaos(t *testing.T) {
 	if ended < 2*rounds {
 		t.Errorf("%d transactions ended in %d rounds", ended, rounds)
 	}
+}
+
+func fromEnv(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// unusual rolls what few worlds have.
+func (w *world) unusual(dice *rand.Rand) {
+	w.copies, w.recovers = dice.IntN(3) == 0, dice.IntN(3) == 0
+	if dice.IntN(4) == 0 {
+		w.renews = dice
+	}
+	if dice.IntN(4) == 0 {
+		w.set = Settings{IDExpiration: 20 * time.Second, RemoveInterval: 5 * time.Second}
+	}
+	if dice.IntN(3) == 0 { // epochs are nearly used up
+		for i := range 3 {
+			var c transactions.Changes
+			c.Set(fmt.Sprint("id ", i), 0, uint64(i+1), transactions.Producer{
+				ProducerID: int64(i), Previous: int64(i), Next: -1, Epoch: lastEpoch - int16(dice.IntN(6)), LastEpoch: -1,
+				Timeout: 20_000, Start: -1, Updated: time.Now().UnixMilli(),
+			})
+			w.apply(transactions.Encode(c))
+		}
+	}
+	w.c.Close()
+	w.lead()
 }
 
 // chaos gives how many transactions ended as their producers were told. With some seeds that is
@@ -184,6 +224,7 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 		}
 		return []fate{failed, lost, slow, late, late, crashBefore, crashAfter}[random.IntN(7)]
 	})
+	w.unusual(rand.New(rand.NewPCG(seed, 100)))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer func() { cancel(); synctest.Wait(); w.c.Close() }()
 	go w.failovers(ctx)
@@ -200,6 +241,9 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 	for i := range 5 {
 		random := rand.New(rand.NewPCG(seed, uint64(i)+2))
 		c := &client{w: w, name: fmt.Sprint("client ", i), id: fmt.Sprint("id ", i/2), v2: random.IntN(2) == 0}
+		if w.copies {
+			c.copies = rand.New(rand.NewPCG(seed, uint64(i)+200))
+		}
 		c.pause = func() time.Duration {
 			return []time.Duration{0, 0, 0, 0, 0, 10 * time.Millisecond, 100 * time.Millisecond, 25 * time.Second}[random.IntN(8)]
 		}
@@ -223,7 +267,9 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 				mu.Lock()
 				results = append(results, result{name, values, told})
 				mu.Unlock()
-				if told == "" && c.init(ctx) != nil { // fenced: another instance takes its place
+				switch {
+				case told != "" || w.recovers && c.recover(ctx) == nil:
+				case c.init(ctx) != nil: // fenced: another instance takes its place
 					return
 				}
 				time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)

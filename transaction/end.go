@@ -92,7 +92,7 @@ func decideEnd2(v view, from identity, commit bool) step {
 	if v.revision == 0 {
 		return refuse(kerr.InvalidProducerIDMapping)
 	}
-	again := from == identity{p.ProducerID, p.Epoch - 1}
+	again := from == identity{p.ProducerID, p.Epoch - 1} && !p.Renewed()
 	current := from == identity{p.ProducerID, p.Epoch}
 	if p.Phase.Preparing() {
 		switch {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/fsm/transactions"
 )
 
 // completeBackOff is after how long it is tried again to replicate that a transaction is over.
@@ -15,18 +16,38 @@ func (c *Coordinator) finish(id string) { c.end(id, false) }
 
 // end is finish. earlier: it was decided before this coordinator's term.
 func (c *Coordinator) end(id string, earlier bool) {
+	if l, p := c.mark(id); l != nil {
+		l.spread(p, earlier)
+	}
+}
+
+// mark marks the id's line as ending, and gives it with what is replicated after that; nil: it was
+// marked before, and whoever did that sees to everything.
+func (c *Coordinator) mark(id string) (*line, transactions.Producer) {
 	c.mu.Lock()
 	l := c.line(id)
-	begun := l.ending
+	marked := l.ending
 	l.ending = true
 	c.mu.Unlock()
-	if begun {
-		return
+	if marked {
+		return nil, transactions.Producer{}
 	}
 	p, _ := c.cfg.State.lookUp(id)
-	if !p.Phase.Preparing() {
+	return l, p
+}
+
+// spread has the markers of what was decided written. The line was marked, and then p replicated.
+func (l *line) spread(p transactions.Producer, earlier bool) {
+	c, id := l.c, l.id
+	for !p.Phase.Preparing() {
 		l.finished()
-		return
+		// Whoever decided it before that found the mark, and went away.
+		if p, _ = c.cfg.State.lookUp(id); !p.Phase.Preparing() {
+			return
+		}
+		if l, p = c.mark(id); l == nil {
+			return
+		}
 	}
 	mark, scope := p.Marker(), c.cfg.State.scope(id)
 	ahead := c.cfg.Ahead != nil && c.cfg.Ahead()

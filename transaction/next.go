@@ -59,7 +59,8 @@ func newNext(p transactions.Producer, scope transactions.Scope, earlier, ahead b
 	partitions, groups := len(scope.Partitions), len(scope.Groups)
 	return &next{
 		of: p.Marker(), earlier: earlier, alone: partitions+groups == 1,
-		stands: ahead && partitions <= maxStanding && p.Version == 2 && p.Next == -1,
+		// Where the producer id is used up whoever asks is about to be fenced.
+		stands: ahead && partitions <= maxStanding && p.Version == 2 && p.Next == -1 && p.LastEpoch != transactions.Renews,
 	}
 }
 

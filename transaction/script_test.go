@@ -246,6 +246,13 @@ func (s *script) command(d *datadriven.TestData) string {
 		time.Sleep(duration(d, "", 0))
 	case "failover":
 		return s.failover()
+	case "renew": // as the next leader finds the state after a recovery
+		for _, command := range s.state.machine.Renew(1 << 20) {
+			if err := s.state.Apply(command); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return s.failover()
 	case "stood-still":
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,12 @@ type world struct {
 	ahead bool // Config.Ahead
 	// decide gives the fate of a write of that kind.
 	decide func(kind string) fate
+	set    Settings
+	// copies: requests come again, much later. recovers: who does not know how its transaction
+	// ended asks for an epoch with that which it has. renews, if not nil, says before which
+	// coordinator the state is renewed (transactions.Renew).
+	copies, recovers bool
+	renews           *rand.Rand
 
 	mu      sync.Mutex
 	state   *State
@@ -175,10 +182,11 @@ func (w *world) lead() {
 			}
 			return err
 		},
-		Confirm: func(context.Context) error { return w.confirm(term) },
-		Version: func() int { return 2 },
-		Ahead:   func() bool { return w.ahead },
-		Logger:  slog.New(slog.DiscardHandler),
+		Confirm:  func(context.Context) error { return w.confirm(term) },
+		Version:  func() int { return 2 },
+		Ahead:    func() bool { return w.ahead },
+		Settings: w.set,
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -220,6 +228,9 @@ func (w *world) failover() {
 		return
 	}
 	w.state, w.dead = state, false
+	if w.renews != nil && w.renews.IntN(4) == 0 {
+		w.apply(state.Renew(1 << 20)...)
+	}
 	w.term++
 	w.lead()
 }
@@ -400,6 +411,8 @@ type client struct {
 	v2   bool
 	identity
 	pause func() time.Duration // before what it wrote gets into the log; nil: none
+	// copies, if not nil, says which requests come again.
+	copies *rand.Rand
 }
 
 // ask asks until there is an answer that is one.
@@ -409,6 +422,7 @@ func (c *client) ask(ctx context.Context, version int16, req kmsg.Request, code 
 		to := c.w.c
 		c.w.mu.Unlock()
 		resp, err := to.Handle(ctx, Client{Version: version}, req)
+		c.again(ctx, version, req)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -428,10 +442,30 @@ func (c *client) ask(ctx context.Context, version int16, req kmsg.Request, code 
 	}
 }
 
-func (c *client) init(ctx context.Context) error {
+// again has the request come again, unless version 1 could not know it from one for the next
+// transaction.
+func (c *client) again(ctx context.Context, version int16, req kmsg.Request) {
+	if c.copies == nil || c.copies.IntN(4) > 0 || req.Key() == kmsg.EndTxn.Int16() && version < 5 {
+		return
+	}
+	after := []time.Duration{10, 100, 1500, 4000}[c.copies.IntN(4)] * time.Millisecond
+	time.AfterFunc(after, func() {
+		c.w.mu.Lock()
+		to := c.w.c
+		c.w.mu.Unlock()
+		_, _ = to.Handle(ctx, Client{Version: version}, req)
+	})
+}
+
+func (c *client) init(ctx context.Context) error { return c.initFrom(ctx, none) }
+
+// recover is init of a producer that goes on (KIP-360).
+func (c *client) recover(ctx context.Context) error { return c.initFrom(ctx, c.identity) }
+
+func (c *client) initFrom(ctx context.Context, had identity) error {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.Version, req.TransactionalID, req.TransactionTimeoutMillis = 5, &c.id, 20_000
-	req.ProducerID, req.ProducerEpoch = -1, -1
+	req.ProducerID, req.ProducerEpoch = had.producerID, had.epoch
 	resp, err := c.ask(ctx, 5, req, func(r kmsg.Response) int16 { return r.(*kmsg.InitProducerIDResponse).ErrorCode })
 	if err != nil {
 		return err
