@@ -1064,7 +1064,8 @@ func TestWhatATierHasIsRestored(t *testing.T) {
 		if o := to.committed[0].Offsets; len(o) != 2 || o[0].Offset != 7 || o[1].Offset != tier.logs[fsm.TopicID{1}][1].Tiered || o[1].Epoch != -1 || len(g.Back) != 1 {
 			t.Fatalf("%+v, %v", o, g.Back)
 		}
-		if want := int64(40 + 48); to.producers < want { // that of the last batch in the tier, or more
+		// That of the last batch in the tier, or more.
+		if want := int64(40 + 48); to.producers < want {
 			t.Fatalf("producer ids from %d on are given again, and there are some to %d", to.producers, want)
 		}
 		v, err := Compare(t.Context(), g.Manifest(), r, to, RestoreOptions{})
