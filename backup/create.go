@@ -152,8 +152,8 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	return c.created, nil
 }
 
-// base gives the manifest whose objects a new backup names again: the newest, and of one that
-// stores nothing itself the newest that has all topics. The error is ErrNotFound where there is none.
+// base gives the manifest whose objects a new backup names again: the newest, and for one that
+// stores nothing itself the newest that has all topics. The error is ErrNotFound if there is none.
 func (r *Repository) base(ctx context.Context, catalogOnly bool) (*Manifest, error) {
 	newest, err := r.Newest(ctx, time.Time{})
 	if !catalogOnly || err != nil || len(newest.Patterns) == 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/lostquorum"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -698,4 +699,64 @@ func copied(t *testing.T, from *vfs.Mem) *vfs.Mem {
 		t.Fatal(err)
 	}
 	return to
+}
+
+// TestATopicWithATierIsRecovered: one of three nodes is left, and a part of the records lies in the
+// store alone. It serves all of them, and so do the nodes that come in place of the others; more
+// goes to the store, which what is left of the old cluster cannot change any more.
+func TestATopicWithATierIsRecovered(t *testing.T) { inBubble(t, testATopicWithATierIsRecovered) }
+
+func testATopicWithATierIsRecovered(t *testing.T) {
+	c, store := tierCluster(t, 6, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	want := c.fill(0, id, "before", 60)
+	local := c.tiered(id)
+	if local == 0 {
+		t.Fatal("nothing is in the tier alone")
+	}
+	want = append(want, c.fill(0, id, "last", 3)...)
+	c.wantEverywhere(id, want)
+	for i := range c.nodes {
+		c.crash(i, true)
+	}
+	plan := c.recover([]string{"n2", "n3"}, 0)
+	if g := fate(t, plan, id.String()); g.MissingFrom != int64(len(want)) {
+		t.Errorf("%d offsets were given, and %+v", len(want), g)
+	}
+	c.start(0)
+	c.ready()
+	if _, values := localValues(t, c.nodes[0].Node, id); values != len(want) {
+		t.Errorf("the survivor gives %d values of %d", values, len(want))
+	}
+	if from := localFrom(c.nodes[0].Node, id); from == 0 {
+		t.Error("the survivor has all of it itself")
+	}
+	want = append(want, c.fill(0, id, "after", 60)...)
+	more := c.tiered(id)
+	if more <= local {
+		t.Errorf("replicas kept offsets from %d on before, and keep those from %d on", local, more)
+	}
+	for range 2 {
+		i := c.add(0)
+		c.nodes[i].cfg.TopicDefaults = c.nodes[0].cfg.TopicDefaults
+		n, from := c.nodes[i], c.nodes[0].cfg
+		n.cfg.TierTo, n.cfg.tierPieceBytes, n.cfg.TierCacheBytes, n.cfg.tierSegmentBytes = store, from.tierPieceBytes, from.TierCacheBytes, from.tierSegmentBytes
+		n.cfg.joinTransaction = from.joinTransaction
+		c.start(i)
+	}
+	c.replicasAre(id, 0, "n1", "n4", "n5")
+	for _, i := range []int{0, 3, 4} {
+		c.rebuilt(i, id, fsm.Offset(len(want)))
+		if _, values := localValues(t, c.nodes[i].Node, id); values != len(want) {
+			t.Errorf("node %d gives %d values of %d", i+1, values, len(want))
+		}
+	}
+	owner, err := (tier.Remains{Store: store}).Owner(within(t))
+	if now := c.nodes[0].who.ClusterID(); err != nil || owner != now || owner != RecoveredID(plan) {
+		t.Errorf("the store is that of %s, %v; the cluster is %s", owner, err, now)
+	}
+	_, l := c.restored(store, id, 1)
+	if end := l.Segments[len(l.Segments)-1].Next; end <= 63 {
+		t.Errorf("the store's list ends at %d", end)
+	}
 }

@@ -32,7 +32,7 @@ func (n *Node) openTier() (err error) {
 		return n.cfg.disk().RemoveAll(n.dir.Join(tierCacheDir))
 	}
 	n.tier, err = tier.Open(n.ctx, tier.Config{
-		Store: n.cfg.TierTo, ClusterID: n.ClusterID, FS: n.cfg.disk(), Dir: n.dir.Join(tierCacheDir),
+		Store: n.cfg.TierTo, ClusterID: n.who.ClusterID, FS: n.cfg.disk(), Dir: n.dir.Join(tierCacheDir),
 		Full: n.logs.Full, Used: n.tierUsed, CacheBytes: n.cfg.TierCacheBytes, PieceBytes: n.cfg.tierPieceBytes,
 		UploadRate: n.cfg.TierUploadRate, Logger: n.logger,
 	})

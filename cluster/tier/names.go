@@ -12,6 +12,7 @@ import (
 // Where things lie:
 //
 //	tier.json                                                       whose store this is
+//	tier-after-<cluster id>.json                                    whose it is after that cluster
 //	tiers/<topic id>/<partition>/<first>-<term>-<id>.index          a segment's index
 //	tiers/<topic id>/<partition>/<first>-<term>-<id>.<n>.batches    its pieces, from 0
 //	tiers/<topic id>/<partition>/<start>-<term>-<index>.list        a list of segments (list.go)

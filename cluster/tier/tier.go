@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,8 @@ import (
 // Config says how a node uses a store.
 type Config struct {
 	Store Store
-	// ClusterID gives the id of the node's cluster, "" while it is not known.
+	// ClusterID gives the id of the node's cluster, "" while it is not known. One that has gone on
+	// without a majority has that of the one before, a dot, and more.
 	ClusterID func() string
 	// Dir is the folder of the cache on FS: whatever is in it is removed when the tier is opened.
 	FS  vfs.FS
@@ -147,7 +149,8 @@ const (
 	claimLasts = time.Minute
 )
 
-// Claim makes the store this cluster's if it is nobody's. The error wraps ErrForeign if it is
+// Claim makes the store this cluster's if it is nobody's, or that of the cluster which has become
+// this one by a recovery: what is left of that may not change it any more. The error wraps ErrForeign if it is
 // another's, and is ErrEmpty if it cannot be the one that has the cluster's records.
 func (t *Tier) Claim(ctx context.Context) error {
 	t.mu.Lock()
@@ -156,11 +159,14 @@ func (t *Tier) Claim(ctx context.Context) error {
 	if claimed {
 		return nil
 	}
-	ours, err := t.owned(ctx)
+	ours, before, err := t.owned(ctx)
 	if ours || err != nil {
 		return err
 	}
-	if t.Used() {
+	key := claimKey
+	if before != "" {
+		key = claimAfter(before)
+	} else if t.Used() {
 		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
 	}
 	text, err := json.Marshal(claim{claimFormat, t.ClusterID()})
@@ -169,48 +175,74 @@ func (t *Tier) Claim(ctx context.Context) error {
 	}
 	// Where two clusters come at once, and the store does not know conditions, both find out when
 	// they read what is there.
-	if err := t.Store.Put(ctx, claimKey, text); err != nil && !errors.Is(err, ErrExists) {
+	if err := t.Store.Put(ctx, key, text); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
-	if ours, err = t.owned(ctx); err == nil && !ours {
+	if ours, _, err = t.owned(ctx); err == nil && !ours {
 		err = errors.New("the store does not give what was just put there")
 	}
 	return err
 }
 
-// owned asks the store whether it is this cluster's; it is not, and err is nil, if it is nobody's.
-func (t *Tier) owned(ctx context.Context) (bool, error) {
+// owned asks the store whether it is this cluster's; it is not, and err is nil, if it is nobody's,
+// or that of the one before this, which it gives then.
+func (t *Tier) owned(ctx context.Context) (ours bool, before string, err error) {
 	id := t.ClusterID()
 	if id == "" {
-		return false, errors.New("the node does not know its cluster yet")
+		return false, "", errors.New("the node does not know its cluster yet")
 	}
 	owner, err := owner(ctx, t.Store)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return false, nil
+		return false, "", nil
 	case err != nil:
-		return false, err
+		return false, "", err
+	case succeeds(id, owner):
+		return false, owner, nil
 	case owner != id:
-		return false, fmt.Errorf("%w: %s belongs to cluster %s, and this one is %s: give each a place of its own", ErrForeign, t.Store, owner, id)
+		return false, "", fmt.Errorf("%w: %s belongs to cluster %s, and this one is %s: give each a place of its own", ErrForeign, t.Store, owner, id)
 	}
 	t.mu.Lock()
 	t.claimed = time.Now()
 	t.mu.Unlock()
-	return true, nil
+	return true, "", nil
 }
 
-// owner gives the cluster that a store belongs to.
+// succeeds reports whether a cluster is what became of another one by recoveries.
+func succeeds(clusterID, before string) bool { return strings.HasPrefix(clusterID, before+".") }
+
+// claimAfter is where it says to which cluster a store has gone over from another one.
+func claimAfter(before string) string { return "tier-after-" + before + ".json" }
+
+// owner gives the cluster that a store belongs to: the one that had it first, or the last of those
+// that it has become by recoveries.
 func owner(ctx context.Context, store Store) (clusterID string, err error) {
-	data, err := store.Get(ctx, claimKey, maxClaim)
+	clusterID, err = claimed(ctx, store, claimKey)
+	for err == nil {
+		var next string
+		next, err = claimed(ctx, store, claimAfter(clusterID))
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return clusterID, nil
+		case err == nil && !succeeds(next, clusterID):
+			return "", fmt.Errorf("%s: %w", claimAfter(clusterID), ErrDamaged)
+		}
+		clusterID = next
+	}
+	return "", err
+}
+
+func claimed(ctx context.Context, store Store, key string) (clusterID string, err error) {
+	data, err := store.Get(ctx, key, maxClaim)
 	if err != nil {
 		return "", err
 	}
 	var c claim
 	if err := json.Unmarshal(data, &c); err != nil || c.Format < 1 || c.ClusterID == "" {
-		return "", fmt.Errorf("%s: %w", claimKey, ErrDamaged)
+		return "", fmt.Errorf("%s: %w", key, ErrDamaged)
 	}
 	if c.Format > claimFormat {
-		return "", fmt.Errorf("%s: written by a newer program: format %d, this one knows %d", claimKey, c.Format, claimFormat)
+		return "", fmt.Errorf("%s: written by a newer program: format %d, this one knows %d", key, c.Format, claimFormat)
 	}
 	return c.ClusterID, nil
 }
@@ -247,7 +279,7 @@ const maxOrphans = 1 << 16
 // what is named as a leader knows it that a majority has confirmed since the call: it is called
 // again when the store was listed, about what was not named before. An error of it ends the look.
 func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, named func() (func(first fsm.Offset, term fsm.Term, id uint64) bool, error)) (deleted int, err error) {
-	if ours, err := t.owned(ctx); !ours {
+	if ours, _, err := t.owned(ctx); !ours {
 		return 0, err
 	}
 	before, err := named()
@@ -288,7 +320,7 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 // DropTopics deletes all objects of topics that are gone for good. gone is called after the store
 // was listed.
 func (t *Tier) DropTopics(ctx context.Context, gone func(all map[fsm.TopicID]bool) (map[fsm.TopicID]bool, error)) (deleted int, err error) {
-	if ours, err := t.owned(ctx); !ours {
+	if ours, _, err := t.owned(ctx); !ours {
 		return 0, err
 	}
 	all := map[fsm.TopicID]bool{}

@@ -576,3 +576,135 @@ func FuzzParseIndex(f *testing.F) {
 		}
 	})
 }
+
+// TestARecoveredClusterTakesTheStore: what became of a cluster goes on with its store, and what is
+// left of the one before, or became of it another time, changes nothing there any more.
+func TestARecoveredClusterTakesTheStore(t *testing.T) {
+	f := newFixture(t, 1<<20, 2048)
+	f.fill(1, 3, 100)
+	is := func(id string) *fixture {
+		other := newFixture(t, 1<<20, 2048)
+		other.store, other.Tier.Store = f.store, f.store
+		other.Tier.ClusterID, other.Tier.Used = func() string { return id }, func() bool { return true }
+		return other
+	}
+	before := f.ClusterID()
+	for i, id := range []string{before + ".0000000a", before + ".0000000a.0000000b.0000000c"} {
+		if err := is(id).put(rand.New(rand.NewPCG(1, uint64(i))), 3, 100); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := (Remains{f.store}).Owner(context.Background()); err != nil || got != id {
+			t.Fatalf("%s, %v", got, err)
+		}
+	}
+	all := f.store.count("")
+	nobody := func() (func(fsm.Offset, fsm.Term, uint64) bool, error) {
+		return func(fsm.Offset, fsm.Term, uint64) bool { return false }, nil
+	}
+	for _, id := range []string{before, before + ".0000000a", before + ".0000000d", before + "0", before + ".0000000a.0000000b"} {
+		old := is(id)
+		if err := old.put(rand.New(rand.NewPCG(1, 2)), 3, 100); !errors.Is(err, ErrForeign) {
+			t.Errorf("%s: %v", id, err)
+		}
+		if _, err := old.Orphans(context.Background(), testPartition, 99, nobody); !errors.Is(err, ErrForeign) {
+			t.Errorf("%s: %v", id, err)
+		}
+		if err := old.Delete(context.Background(), testPartition, fsm.GoneSegment{}); !errors.Is(err, ErrForeign) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if now := f.store.count(""); now != all {
+		t.Errorf("%d objects were there, and are %d", all, now)
+	}
+}
+
+// TestTheNewestListCounts: of a higher term, or in that with a higher index, whatever is left of
+// others and however they were put there; and one that is damaged does not.
+func TestTheNewestListCounts(t *testing.T) {
+	f := newFixture(t, 1<<20, 2048)
+	r, ctx := Remains{f.store}, context.Background()
+	lists := func() (n int) {
+		for key := range f.store.objects {
+			if strings.HasSuffix(key, listEnd) {
+				n++
+			}
+		}
+		return n
+	}
+	if l, err := r.List(ctx, testPartition); l != nil || err != nil {
+		t.Fatal(l, err)
+	}
+	f.fill(1, 20, 300)
+	if _, err := r.List(ctx, testPartition); !errors.Is(err, ErrUnlisted) {
+		t.Fatal(err)
+	}
+	end := f.segments[len(f.segments)-1].Next
+	list := func(term fsm.Term, index fsm.Index) *List {
+		return &List{Term: term, Index: index, Start: f.segments[0].First, End: end + 5, Segments: f.segments}
+	}
+	var last *List
+	for _, l := range []*List{list(3, 9), list(3, 12), list(4, 2)} {
+		if last != nil && last.Term != l.Term {
+			last = nil
+		}
+		if err := f.PutList(ctx, testPartition, l, last); err != nil {
+			t.Fatal(err)
+		}
+		last = l
+		if n := lists(); n != 1 {
+			t.Errorf("%d lists", n)
+		}
+	}
+	if err := f.PutList(ctx, testPartition, list(3, 99), nil); err != nil { // by one that is late
+		t.Fatal(err)
+	}
+	got, err := r.List(ctx, testPartition)
+	if err != nil || got.Term != 4 || got.Index != 2 || !slices.EqualFunc(got.Segments, f.segments, func(a, b fsm.TieredSegment) bool {
+		a.Named, b.Named = 0, 0
+		return a == b
+	}) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	next := f.segments[0].First
+	for _, s := range got.Segments {
+		pieces, err := r.Pieces(ctx, testPartition, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pieces {
+			if data := f.store.objects[p.Key]; p.First != next || !same(data, p.Bytes, p.Sum) {
+				t.Errorf("%+v", p)
+			}
+			next = p.Next
+		}
+	}
+	if next != end {
+		t.Errorf("the pieces end at %d, the segments at %d", next, end)
+	}
+	key := listKey(testPartition, got.name())
+	whole := f.store.objects[key]
+	for at := range whole {
+		bad := bytes.Clone(whole)
+		bad[at] ^= 1
+		f.store.objects[key] = bad
+		if _, err := r.List(ctx, testPartition); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("byte %d is another: %v", at, err)
+		}
+		if at%7 == 0 {
+			f.store.objects[key] = whole[:at]
+			if _, err := r.List(ctx, testPartition); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("cut at %d: %v", at, err)
+			}
+		}
+	}
+	f.store.objects[key] = whole
+	if err := f.DropLists(ctx, testPartition, 3); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.List(ctx, testPartition); err != nil || got.Term != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := f.DropLists(ctx, testPartition, 4); err != nil || lists() != 0 {
+		t.Errorf("%d lists are left, %v", lists(), err)
+	}
+}

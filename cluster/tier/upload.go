@@ -152,7 +152,7 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	}
 	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
 	// and read back is then below the mount point, of this node alone.
-	if ours, err := t.owned(ctx); err != nil {
+	if ours, _, err := t.owned(ctx); err != nil {
 		return err
 	} else if !ours {
 		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
