@@ -150,8 +150,9 @@ const (
 )
 
 // Claim makes the store this cluster's if it is nobody's, or that of the cluster which has become
-// this one by a recovery: what is left of that may not change it any more. The error wraps ErrForeign if it is
-// another's, and is ErrEmpty if it cannot be the one that has the cluster's records.
+// this one by a recovery: what is left of that may not change it any more. The error wraps
+// ErrForeign if it is another's, and is ErrEmpty if it cannot be the one that has the cluster's
+// records.
 func (t *Tier) Claim(ctx context.Context) error {
 	t.mu.Lock()
 	claimed := time.Since(t.claimed) < claimLasts

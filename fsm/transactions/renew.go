@@ -12,8 +12,8 @@ const (
 	Renews = -2
 )
 
-// Renewed reports whether the epoch is UsedUp since the id was renewed, so nobody had the one before
-// it last, and nobody may be told it.
+// Renewed reports whether the epoch is UsedUp since the id was renewed, so nobody had the one
+// before it last, and nobody may be told it.
 func (p Producer) Renewed() bool { return p.Epoch == UsedUp && p.Next == -1 }
 
 // Renew gives commands, of at most size bytes or one record each, after which every id that is here

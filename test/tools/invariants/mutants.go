@@ -120,7 +120,7 @@ var mutants = []broken{
 		"			!slices.EqualFunc(", "			false && !slices.EqualFunc("}},
 		"./fsm", "TestATierIsWhatItsLogSays"},
 	{4, "a cluster claims an empty store though its records are in another one", []change{{"cluster/tier/tier.go",
-		"	if t.Used() {", "	if false {"}},
+		"	} else if t.Used() {", "	} else if false {"}},
 		"./cluster/tier", "TestAnEmptyStoreInPlaceOfTheOldOne"},
 	{5, "applied entries can be cut off", []change{
 		{cutGo, "	case from <= applied:\n", "	case false:\n"},
