@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -66,6 +68,11 @@ func (s *memStore) Put(_ context.Context, key string, data []byte) error {
 		s.puts = append(s.puts, key)
 		return nil
 	})
+}
+
+func (s *memStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
+	there, err := s.Get(ctx, key, 1<<30)
+	return err == nil && bytes.Equal(there, data), err
 }
 
 func (s *memStore) Get(_ context.Context, key string, limit int64) (data []byte, err error) {
@@ -946,6 +953,50 @@ func TestTopicsChangeMeanwhile(t *testing.T) {
 	}
 	c.changed = nil
 	sameAs(t, made.Manifest, r, c)
+}
+
+// What comes is compared piece by piece, and an answer that was cut short is an error and not
+// another object.
+func TestSame(t *testing.T) {
+	whole := bytes.Repeat([]byte("records "), 3*comparedAtOnce/8+1)
+	other := bytes.Clone(whole)
+	other[len(other)-1]++
+	s := newFileStore(t.TempDir())
+	if err := s.Put(t.Context(), "a/b", whole); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what string
+		data []byte
+		want bool
+	}{
+		{"the same", whole, true}, {"another byte", other, false}, {"one byte less", whole[:len(whole)-1], false},
+		{"one more", append(bytes.Clone(whole), 0), false}, {"a whole piece", whole[:comparedAtOnce], false}, {"nothing", nil, false},
+	} {
+		if is, err := s.Same(t.Context(), "a/b", c.data); err != nil || is != c.want {
+			t.Errorf("%s: %v, %v", c.what, is, err)
+		}
+	}
+	if _, err := s.Same(t.Context(), "a/c", nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("what is not there: %v", err)
+	}
+	cut := func() io.Reader {
+		return io.MultiReader(bytes.NewReader(whole[:100]), iotest.ErrReader(io.ErrUnexpectedEOF))
+	}
+	if _, err := same(cut(), whole); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("compare what was cut short: %v", err)
+	}
+	for _, limit := range []int64{int64(len(whole)), readAtOnce + 1} {
+		if _, err := readAll(cut(), "k", limit); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("read what was cut short, limit %d: %v", limit, err)
+		}
+		if data, err := readAll(iotest.OneByteReader(bytes.NewReader(whole)), "k", limit); err != nil || !bytes.Equal(data, whole) {
+			t.Errorf("limit %d: %d bytes, %v", limit, len(data), err)
+		}
+	}
+	if _, err := readAll(bytes.NewReader(whole), "k", int64(len(whole))-1); !errors.Is(err, errTooLarge) {
+		t.Errorf("more than the limit: %v", err)
+	}
 }
 
 func TestFileStore(t *testing.T) {

@@ -365,6 +365,12 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 		if err != nil {
 			return o, nil, err
 		}
+		if room := len(read); room > cap(data)-len(data) {
+			if len(data) > 0 {
+				room += max(objectBytes-len(data), 0) // of all that comes
+			}
+			data = slices.Grow(data, room)
+		}
 		before, over := o.Next, false
 		for batch, err := range kafkaproto.Batches(read) {
 			if err != nil && o.Next > before {

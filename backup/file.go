@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -90,15 +91,20 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, error) {
+func (s *fileStore) open(key string) (*os.File, error) {
 	path, err := s.path(key)
 	if err != nil {
 		return nil, err
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s %w", key, ErrNotFound)
+		err = fmt.Errorf("%s %w", key, ErrNotFound)
 	}
+	return f, err
+}
+
+func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, error) {
+	f, err := s.open(key)
 	if err != nil {
 		return nil, err
 	}
@@ -106,9 +112,66 @@ func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, err
 	return readAll(f, key, limit)
 }
 
-// readAll reads what has limit bytes at most. Memory is taken for what comes, not for what is said.
+func (s *fileStore) Same(_ context.Context, key string, data []byte) (bool, error) {
+	f, err := s.open(key)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return same(f, data)
+}
+
+// comparedAtOnce is how much is read to be compared: what stays in a processor's cache.
+const comparedAtOnce = 128 << 10
+
+// same reads all that comes and reports whether it is data.
+func same(r io.Reader, data []byte) (bool, error) {
+	buf := make([]byte, comparedAtOnce)
+	for {
+		n, end, err := fill(r, buf)
+		if err != nil {
+			return false, err
+		}
+		if n > len(data) || !bytes.Equal(buf[:n], data[:n]) {
+			return false, nil
+		}
+		if data = data[n:]; end {
+			return len(data) == 0, nil
+		}
+	}
+}
+
+// fill reads until buf is full or nothing comes any more. Unlike io.ReadFull it tells the end from
+// an answer that was cut short, which is io.ErrUnexpectedEOF to a client of HTTP.
+func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
+	for n < len(buf) && err == nil {
+		var more int
+		more, err = r.Read(buf[n:])
+		n += more
+	}
+	if err == io.EOF {
+		return n, true, nil
+	}
+	return n, false, err
+}
+
+// readAtOnce is up to where a limit is taken for the size: the caller knows what is to come then,
+// and the memory for it is taken at once.
+const readAtOnce = 32 << 20
+
+// readAll reads what has limit bytes at most. Beyond readAtOnce memory is taken for what comes, not
+// for what is said.
 func readAll(r io.Reader, key string, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	var data []byte
+	var err error
+	if limit <= readAtOnce {
+		data = make([]byte, limit+1)
+		n := 0
+		n, _, err = fill(r, data)
+		data = data[:n]
+	} else {
+		data, err = io.ReadAll(io.LimitReader(r, limit+1))
+	}
 	if err != nil {
 		return nil, err
 	}

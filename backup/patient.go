@@ -91,6 +91,15 @@ func (p patient) Get(ctx context.Context, key string, limit int64) (data []byte,
 	return data, err
 }
 
+// Same implements Store.
+func (p patient) Same(ctx context.Context, key string, data []byte) (is bool, err error) {
+	_, err = p.do(ctx, "compare "+key, func(ctx context.Context) (err error) {
+		is, err = p.store.Same(ctx, key, data)
+		return err
+	})
+	return is, err
+}
+
 // List implements Store. What is told is of one attempt that came to its end, unless repeats is
 // set.
 func (p patient) List(ctx context.Context, prefix string, each func(Stored) error) error {

@@ -145,6 +145,19 @@ func (s *s3Store) Get(ctx context.Context, key string, limit int64) ([]byte, err
 	return data, err
 }
 
+func (s *s3Store) Same(ctx context.Context, key string, data []byte) (bool, error) {
+	if err := checkKey(key); err != nil {
+		return false, err
+	}
+	object, err := s.client.GetObject(ctx, s.bucket, s.prefix+key, minio.GetObjectOptions{})
+	if err != nil {
+		return false, said(key, err)
+	}
+	defer object.Close()
+	is, err := same(object, data)
+	return is, said(key, err)
+}
+
 func (s *s3Store) List(ctx context.Context, prefix string, each func(Stored) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // the library's goroutine ends with it

@@ -19,6 +19,9 @@ type Store interface {
 	// Get gives an object. The error is ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Same reads an object and reports whether it is data, with little memory. Errors are those of
+	// Get.
+	Same(ctx context.Context, key string, data []byte) (bool, error)
 	// List calls each for the objects whose keys begin with prefix, in any order.
 	List(ctx context.Context, prefix string, each func(Stored) error) error
 	// Delete deletes an object. To delete what is not there is no error.

@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 )
@@ -21,6 +22,21 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 	// String names the store, without what is secret.
 	String() string
+}
+
+// Comparer is a Store that compares what it has with what was put there by itself, with little
+// memory. The error wraps ErrNotFound where there is nothing.
+type Comparer interface {
+	Same(ctx context.Context, key string, data []byte) (bool, error)
+}
+
+// compare reads an object back and reports whether it is data.
+func compare(ctx context.Context, store Store, key string, data []byte) (bool, error) {
+	if c, ok := store.(Comparer); ok {
+		return c.Same(ctx, key, data)
+	}
+	there, err := store.Get(ctx, key, int64(len(data)))
+	return err == nil && bytes.Equal(there, data), err
 }
 
 var (

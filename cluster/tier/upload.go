@@ -1,7 +1,6 @@
 package tier
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -143,12 +142,12 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
-	there, err := t.Store.Get(ctx, key, int64(len(data)))
+	same, err := compare(ctx, t.Store, key, data)
 	if err != nil {
 		return fmt.Errorf("%s was stored and cannot be read back: %w", key, err)
 	}
-	if !bytes.Equal(there, data) {
-		return fmt.Errorf("%s %w: %d bytes were put there, and what comes back are %d others", key, ErrDamaged, len(data), len(there))
+	if !same {
+		return fmt.Errorf("%s %w: %d bytes were put there, and what comes back is something else", key, ErrDamaged, len(data))
 	}
 	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
 	// and read back is then below the mount point, of this node alone.

@@ -83,6 +83,12 @@ func (s tierStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	return data, ofTier(err)
 }
 
+// Same implements tier.Comparer.
+func (s tierStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
+	is, err := s.Store.Same(ctx, key, data)
+	return is, ofTier(err)
+}
+
 // List implements tier.Store.
 func (s tierStore) List(ctx context.Context, prefix string, each func(key string) error) error {
 	return s.Store.List(ctx, prefix, func(o backup.Stored) error { return each(o.Key) })
