@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash compaction chaos chaos-net transactions transactions-mutants transaction-scale invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-compaction bench-tier bench-groups bench-failover durability storm crash compaction chaos chaos-net transactions transactions-mutants transaction-scale invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -30,6 +30,14 @@ VERSUS ?=
 
 bench-versus: build ## the same loads on this, Kafka, NATS JetStream and klite, and what is to be reached; about 20 minutes (installs them into a cache)
 	cd test && $(GO) run ./tools/bench -versus $(VERSUS)
+
+HEAVY ?=
+
+bench-compaction: build ## compaction of 10 GB beside Kafka's log cleaner, and produce beside compaction; about 15 minutes, 30 GB of disk
+	cd test && $(GO) run ./tools/bench -compaction $(HEAVY)
+
+bench-tier: build ## a partition of 20 GB of which 1 GB is local, and readers from its start; about 15 minutes, 50 GB of disk
+	cd test && $(GO) run ./tools/bench -tier $(HEAVY)
 
 bench-groups: build ## what 100, 1000 and 3000 idle partitions cost
 	cd test && $(GO) run ./tools/benchgroups -partitions 100,1000,3000

@@ -424,6 +424,12 @@ type PartitionStatus struct {
 		Lag     int64  `json:"lag"`
 		Leaving bool   `json:"leaving"`
 	} `json:"replicas"`
+	// Tier is of topics with one: bytes that are still to go there, and the first offset that
+	// replicas keep.
+	Tier *struct {
+		Waiting    int64 `json:"waiting"`
+		LocalStart int64 `json:"local_start"`
+	} `json:"tier"`
 }
 
 // statusKey is Trimaran's own API, the one behind `trimaran cluster status`.

@@ -168,7 +168,7 @@ func (p payload) fetch(w *harness.Wire, topic string, partition int32, from int6
 	}
 	got := a.Topics[0].Partitions[0]
 	if got.ErrorCode != 0 {
-		return f, fmt.Errorf("fetch: error %d", got.ErrorCode)
+		return f, fmt.Errorf("fetch: %w", harness.ErrorCode(got.ErrorCode))
 	}
 	// Batches are walked over by their headers: what is in them has been checked by the tests.
 	for set := got.RecordBatches; len(set) >= 61; {

@@ -27,6 +27,8 @@ type load struct {
 	// requests, of all connections together; 0: as many as the room in flight allows
 	perSecond float64
 	trim      bool // delete what was written while more is: what is in memory stays small
+	// sending is told when each request is sent, or should have been; nil: nobody wants to know
+	sending func(at time.Time)
 }
 
 // result is one window, or the median of several.
@@ -157,7 +159,9 @@ func (l load) exchange(conn net.Conn, requests [][]byte, i int, start time.Time,
 			if l.perSecond > 0 {
 				at = due // what had to wait for room counts as waiting
 			}
-			sent <- at
+			if sent <- at; l.sending != nil {
+				l.sending(at)
+			}
 			if err := wire.Send(requests[n%len(requests)]); err != nil {
 				failed <- err
 				return

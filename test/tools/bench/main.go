@@ -31,6 +31,7 @@ type options struct {
 	only    *regexp.Regexp
 	against string
 	versusOptions
+	heavyOptions
 	program string
 	shim    string // another shim's binary
 }
@@ -53,10 +54,11 @@ func main() {
 	other := flag.String("other-shim", "", "binary of another shim, measured in turns with this tree's in the section shim")
 	o := options{}
 	o.versusFlags()
+	o.heavyFlags()
 	flag.Parse()
 	o.window, o.windows, o.disk, o.memory, o.against = time.Duration(*seconds*float64(time.Second)), *windows, *disk, *memory, *against
 	o.program, o.shim = *program, *other
-	if o.versus {
+	if o.versus || o.heavy() {
 		o.memory = "" // all there is about the disk
 	}
 	var err error
@@ -138,9 +140,12 @@ func run(o options) error {
 	if err := printConditions(dir); err != nil {
 		return err
 	}
-	if o.versus {
+	switch {
+	case o.heavy():
+		fmt.Println("  acks=-1, no compression, values of 1 KB of noise; client and servers share the cores; MB are 10^6 bytes of keys and values")
+	case o.versus:
 		fmt.Println("  acks=-1, no compression, records of 1 KB of noise; client and servers share the cores")
-	} else {
+	default:
 		fmt.Printf("  three nodes, replication factor 3, acks=-1, no compression; medians of %d windows of %v\n", o.windows, o.window)
 		fmt.Println("  \"wrote\" is bytes written by a node (mean of three) per byte of user data, as the kernel counts them")
 	}
@@ -157,8 +162,11 @@ func run(o options) error {
 	if err := printPingPong(); err != nil {
 		return err
 	}
-	if o.versus {
+	switch {
+	case o.versus:
 		return b.versus()
+	case o.heavy():
+		return b.heavyParts()
 	}
 	for _, s := range sections {
 		if !o.only.MatchString(s.name) {

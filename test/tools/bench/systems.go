@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,7 +224,7 @@ func metadata(cl *kgo.Client, topics ...string) (*kmsg.MetadataResponse, error) 
 	return req.RequestWith(ctx, cl)
 }
 
-// brokerConfigs are what a Kafka of three processes, each broker and controller, must be told.
+// brokerConfigs are what a Kafka of processes, each broker and controller, must be told.
 const brokerConfigs = `process.roles=broker,controller
 node.id=%d
 controller.quorum.voters=%s
@@ -231,7 +232,6 @@ listeners=PLAINTEXT://%s,CONTROLLER://%s
 advertised.listeners=PLAINTEXT://%[3]s
 controller.listener.names=CONTROLLER
 log.dirs=%[5]s
-min.insync.replicas=2
 `
 
 // javaFlags are those of Kafka's own start script, and its log has what should not be.
@@ -241,40 +241,54 @@ var javaFlags = []string{"-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:Max
 
 func startKafka(configs map[string]*string) func(*bench, string) (*running, error) {
 	return func(b *bench, dir string) (*running, error) {
-		lib, err := harness.KafkaJars(kafkaVersion)
-		if err != nil {
-			return nil, err
-		}
-		r := &running{topics: map[string]bool{}, warm: b.warm}
-		r.stop = func() { r.kill() }
-		ports, err := harness.FreePortBase(0, 1, 2, 3, 4, 5)
+		r, err := startBrokers(dir, 3, "min.insync.replicas=2\n")
 		if err != nil {
 			return r, err
 		}
-		var voters []string
-		for i := range 3 {
-			voters = append(voters, fmt.Sprintf("%d@%s", i+1, harness.Loopback(ports+3+i)))
-		}
-		class := filepath.Join(lib, "*")
-		for i := range 3 {
-			data := filepath.Join(dir, strconv.Itoa(i+1))
-			properties := data + ".properties"
-			text := fmt.Appendf(nil, brokerConfigs, i+1, strings.Join(voters, ","), harness.Loopback(ports+i), harness.Loopback(ports+3+i), data)
-			if err := os.WriteFile(properties, text, 0o666); err != nil {
-				return r, err
-			}
-			if err := harness.Tool(dir, "java", "-cp", class, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties); err != nil {
-				return r, err
-			}
-			p := &harness.Process{Name: "kafka", Path: "java", Args: append(javaFlags[:len(javaFlags):len(javaFlags)], "-cp", class, "kafka.Kafka", properties), Log: data + ".log"}
-			if err := p.Start(); err != nil {
-				return r, err
-			}
-			r.processes = append(r.processes, p)
-			r.seeds = append(r.seeds, harness.Loopback(ports+i))
-		}
+		r.warm = b.warm
 		return r, r.kafkaTopics(3, configs)
 	}
+}
+
+// startBrokers starts so many brokers with further lines of configuration, and flags of Java's.
+func startBrokers(dir string, brokers int, lines string, flags ...string) (*running, error) {
+	lib, err := harness.KafkaJars(kafkaVersion)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{topics: map[string]bool{}}
+	r.stop = func() { r.kill() }
+	var offsets []int
+	for i := range 2 * brokers {
+		offsets = append(offsets, i)
+	}
+	ports, err := harness.FreePortBase(offsets...)
+	if err != nil {
+		return r, err
+	}
+	var voters []string
+	for i := range brokers {
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, harness.Loopback(ports+brokers+i)))
+	}
+	class := filepath.Join(lib, "*")
+	for i := range brokers {
+		data := filepath.Join(dir, strconv.Itoa(i+1))
+		properties := data + ".properties"
+		text := fmt.Appendf(nil, brokerConfigs, i+1, strings.Join(voters, ","), harness.Loopback(ports+i), harness.Loopback(ports+brokers+i), data)
+		if err := os.WriteFile(properties, append(text, lines...), 0o666); err != nil {
+			return r, err
+		}
+		if err := harness.Tool(dir, "java", "-cp", class, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties); err != nil {
+			return r, err
+		}
+		p := &harness.Process{Name: "kafka", Path: "java", Args: slices.Concat(javaFlags, flags, []string{"-cp", class, "kafka.Kafka", properties}), Log: data + ".log"}
+		if err := p.Start(); err != nil {
+			return r, err
+		}
+		r.processes = append(r.processes, p)
+		r.seeds = append(r.seeds, harness.Loopback(ports+i))
+	}
+	return r, nil
 }
 
 func startKlite(b *bench, dir string) (*running, error) {
