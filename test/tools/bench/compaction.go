@@ -519,8 +519,8 @@ func (c *cleaner) during(cluster *harness.Cluster, topic string, f func() error)
 	for _, n := range cluster.Nodes {
 		from = append(from, sizeOf(n.Log))
 	}
-	// Nodes log that a compaction is decided, and then that it is over: that they are at it shows in
-	// what they read.
+	// Nodes log that a compaction is decided, and then that it is over: that they are at it shows
+	// in what they read.
 	before := readSoFar(c.processes)
 	if err := c.release(topic); err != nil {
 		return err
