@@ -32,6 +32,7 @@ type simStore struct {
 	// long lists lack what was put.
 	fails, slow, short int
 	late               time.Duration
+	noLists            bool                 // no list of segments can be put there
 	dropped            map[fsm.TopicID]bool // topics that the test has deleted
 }
 
@@ -76,6 +77,9 @@ func (s *simStore) Put(ctx context.Context, key string, data []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.noLists && strings.HasSuffix(key, ".list") {
+		return errStore
+	}
 	if old, ok := s.objects[key]; ok {
 		if !bytes.Equal(old.data, data) {
 			s.t.Errorf("%s is written over", key)
@@ -786,6 +790,45 @@ func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
 		return nil
 	})
 	k.check(false)
+}
+
+// TestNothingThatIsListedIsDeleted: while no newer list can be put there, the store keeps what the
+// one that is there names, though the log names it no more.
+func TestNothingThatIsListedIsDeleted(t *testing.T) {
+	inBubble(t, testNothingThatIsListedIsDeleted)
+}
+
+func testNothingThatIsListedIsDeleted(t *testing.T) {
+	c, store := tierCluster(t, 2, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.fill(0, id, "v", 50)
+	c.tiered(id)
+	store.set(func(s *simStore) { s.noLists = true })
+	if _, err := c.any().DeleteRecords(within(t), id, 30); err != nil {
+		t.Fatal(err)
+	}
+	first := func() (fsm.Offset, error) {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		l, _, err := store.frozen().remains(id)
+		if err != nil || l == nil {
+			return 0, fmt.Errorf("%v, %w", l, err)
+		}
+		return l.Start, nil
+	}
+	gone := func() int { return c.nodes[c.leaderOf(id)].records(id).TierStatus().Gone }
+	time.Sleep(5 * time.Minute)
+	if start, err := first(); start != 0 || err != nil || gone() == 0 {
+		t.Errorf("the list begins at %d, %v; %d segments are to be deleted", start, err, gone())
+	}
+	store.well()
+	store.set(func(s *simStore) { s.noLists = false })
+	eventually(t, "what is gone is deleted", func() error {
+		if start, err := first(); start != 30 || err != nil || gone() > 0 {
+			return fmt.Errorf("the list begins at %d, %w; %d segments are to be deleted", start, err, gone())
+		}
+		return nil
+	})
 }
 
 // restored makes a partition of what is left in a store of another one, as a restore does.
