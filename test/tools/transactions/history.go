@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // fate is what the producer of a transaction was told.
@@ -459,6 +462,8 @@ func (h *history) checkCircle() {
 type counts struct {
 	mu sync.Mutex
 	of map[string]int
+	// codes are those of them that are a broker's error code, in few words.
+	codes map[string]int
 }
 
 func (c *counts) add(what string, err error) {
@@ -469,9 +474,19 @@ func (c *counts) add(what string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.of == nil {
-		c.of = map[string]int{}
+		c.of, c.codes = map[string]int{}, map[string]int{}
 	}
 	c.of[what+": "+text]++
+	if code := (*kerr.Error)(nil); errors.As(err, &code) {
+		c.codes[what+" "+code.Message]++
+	}
+}
+
+// byCode gives all codes.
+func (c *counts) byCode() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return times(c.codes)
 }
 
 // each calls f for all, the most frequent first.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 var t0 = time.Unix(1000, 0)
@@ -139,4 +142,10 @@ func TestWhatFollowersWereGivenIsCompared(t *testing.T) {
 			t.Errorf("%s %d", what, n)
 		}
 	})
+	for range 2 {
+		c.add("x", fmt.Errorf("as a client says: %w", kerr.InvalidTxnState))
+	}
+	if got := c.byCode(); got != "2 × x INVALID_TXN_STATE" {
+		t.Errorf("error codes %q", got)
+	}
 }

@@ -30,6 +30,7 @@ func (w *world) report(out io.Writer, d *disturber) {
 		fmt.Fprintf(out, "asleep         %d producers, which were replaced (a fault of franz-go's, see asleep.go)\n", n)
 	}
 	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
+	fmt.Fprintf(out, "error codes    %s\n", w.trouble.byCode())
 	few := 12
 	w.trouble.each(func(what string, n int) {
 		if few--; few >= 0 {
