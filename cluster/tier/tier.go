@@ -209,6 +209,19 @@ func (t *Tier) owned(ctx context.Context) (ours bool, before string, err error) 
 	return true, "", nil
 }
 
+// there looks whether the store is still the one that was claimed. Whether another cluster has come
+// after this one is seen by Claim.
+func (t *Tier) there(ctx context.Context) error {
+	first, err := claimed(ctx, t.Store, claimKey)
+	switch id := t.ClusterID(); {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
+	case err == nil && first != id && !succeeds(id, first):
+		return fmt.Errorf("%w: %s belongs to cluster %s", ErrForeign, t.Store, first)
+	}
+	return err
+}
+
 // succeeds reports whether a cluster is what became of another one by recoveries.
 func succeeds(clusterID, before string) bool { return strings.HasPrefix(clusterID, before+".") }
 

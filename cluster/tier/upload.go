@@ -151,10 +151,8 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	}
 	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
 	// and read back is then below the mount point, of this node alone.
-	if ours, _, err := t.owned(ctx); err != nil {
+	if err := t.there(ctx); err != nil {
 		return err
-	} else if !ours {
-		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
 	}
 	t.Uploaded.Add(int64(len(data)))
 	return nil
