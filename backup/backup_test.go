@@ -615,12 +615,33 @@ func TestARestoreGoesOnWhereItWas(t *testing.T) {
 			t.Fatalf("cut at step %d: %v", cut, err)
 		}
 		to.fault = nil
+		checkNothingIsEndedEarly(t, c, to)
 		for range 2 { // the second has nothing to do
 			if _, err := Restore(t.Context(), m, r, to, RestoreOptions{}); err != nil {
 				t.Fatalf("cut at step %d, and begun again: %v", cut, err)
 			}
 		}
 		checkRestored(t, m, r, to)
+	}
+}
+
+// checkNothingIsEndedEarly: what is open in a partition is ended when all partitions have all that
+// they get, since whoever begins again may find more (--from-tier).
+func checkNothingIsEndedEarly(t *testing.T, from, to *memCluster) {
+	t.Helper()
+	ended, whole := false, true
+	for id, logs := range from.logs {
+		for p, l := range logs {
+			if len(to.logs[id]) <= p {
+				whole = false
+				continue
+			}
+			ended = ended || to.logs[id][p].last
+			whole = whole && to.logs[id][p].next == l.next
+		}
+	}
+	if ended && !whole {
+		t.Error("a partition was ended while others had not all yet")
 	}
 }
 

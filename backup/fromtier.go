@@ -146,6 +146,7 @@ func Gather(ctx context.Context, m *Manifest, from *Repository, t Tier, o Restor
 // extend makes a partition of a backup what that and the tier give together.
 func (p *Partition) extend(ctx context.Context, t Tier, log *TierLog, compacted, catalogOnly bool) (r Reach, err error) {
 	r = Reach{Tier: -1, Known: p.End}
+	p.Objects = slices.Clip(p.Objects) // they are the manifest's
 	if catalogOnly {
 		// Behind its last object there was more, or nothing: it was not looked.
 		p.End = p.Start

@@ -233,23 +233,34 @@ func (r *restoration) topics(ctx context.Context) error {
 			return fmt.Errorf("topic %s: %w", t.name, err)
 		}
 	}
+	for _, t := range r.todo {
+		r.restored.Topics++
+		r.restored.Partitions += len(t.old.Partitions)
+	}
+	err := r.each(ctx, r.partition)
+	r.restored.Bytes = r.options.Progress.Bytes.Load()
+	if err != nil {
+		return err
+	}
+	// What is open is aborted when all are there: whoever begins again before that may find more.
+	return r.each(ctx, r.end)
+}
+
+// each does something for all partitions, some at once.
+func (r *restoration) each(ctx context.Context, do func(context.Context, target, int32) error) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(r.options.Parallel)
 	for _, t := range r.todo {
-		r.restored.Topics++
 		for p := range t.old.Partitions {
-			r.restored.Partitions++
 			work.Go(func() error {
-				if err := r.partition(ctx, t, int32(p)); err != nil {
+				if err := do(ctx, t, int32(p)); err != nil {
 					return fmt.Errorf("partition %d of %s: %w", p, t.name, err)
 				}
 				return nil
 			})
 		}
 	}
-	err := work.Wait()
-	r.restored.Bytes = r.options.Progress.Bytes.Load()
-	return err
+	return work.Wait()
 }
 
 // restoreBytes is about how much goes to a cluster in one request.
@@ -310,9 +321,13 @@ func (r *restoration) partition(ctx context.Context, t target, partition int32) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := r.reach(ctx, t, partition); err != nil {
-		return err
-	}
+	return r.reach(ctx, t, partition)
+}
+
+// end ends what is open in a partition whose records are all there, and has its log start where it
+// did.
+func (r *restoration) end(ctx context.Context, t target, partition int32) error {
+	old := &t.old.Partitions[partition]
 	end, err := r.to.Append(ctx, t.id, partition, nil, true)
 	if err != nil {
 		return err

@@ -566,7 +566,7 @@ func TestReadersOfATierGetWhatWasWritten(t *testing.T) {
 func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 5))
 	c, store := tierCluster(t, seed, map[string]string{"local.retention.bytes": "5000"})
-	store.set(func(s *simStore) { s.fails, s.slow, s.short, s.late = 10, 10, 10, time.Minute })
+	store.set(func(s *simStore) { s.fails, s.slow, s.short, s.late = 5, 10, 5, time.Minute })
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	p := newProducerLog(c, id)
 	nodes := make([]atomic.Pointer[Node], len(c.nodes))

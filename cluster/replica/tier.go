@@ -488,6 +488,12 @@ func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) err
 		if len(done) == deleteAtOnce || listed[g.ID] || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
 			break
 		}
+		if len(done) == 0 {
+			// The list is this leader's, and what is gone may be a later one's doing.
+			if err = r.ReadIndex(ctx, p.term); err != nil {
+				break
+			}
+		}
 		if err = r.env.Tier.Delete(storing, r.ID, g); err != nil {
 			break
 		}
@@ -540,5 +546,7 @@ func (r *Records) deleteOrphans(ctx context.Context, _ *fsm.Topic, p *proposer) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tiering.scanned, r.tiering.term = time.Now(), p.term
+	// A list of an older leader may have come late: they are looked for with the next one.
+	r.tiering.listedTerm = 0
 	return nil
 }

@@ -60,6 +60,9 @@ func (r *Records) compactTier(ctx context.Context, topic *fsm.Topic, p *proposer
 		if err := r.upload(ctx, topic, p); err != nil {
 			return err
 		}
+		if err := r.list(ctx, topic, p); err != nil {
+			return err
+		}
 		was, is, err := r.rewriteTier(ctx, p, group, to, keys)
 		if err != nil {
 			return fmt.Errorf("compacting the tier: %w", err)

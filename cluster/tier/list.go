@@ -95,6 +95,10 @@ func (t *Tier) PutList(ctx context.Context, id fsm.PartitionID, l, last *List) e
 		return fmt.Errorf("a list of %d bytes is too large for the tier", len(data))
 	}
 	if err := t.put(ctx, listKey(id, l.name()), data); err != nil {
+		if errors.Is(err, ErrDamaged) {
+			// The next one may have the same name, and this one must not count as the newest.
+			err = errors.Join(err, t.delete(ctx, listKey(id, l.name())))
+		}
 		return err
 	}
 	if last != nil {

@@ -285,6 +285,15 @@ func (t *Tier) delete(ctx context.Context, key string) error {
 	return nil
 }
 
+// deleteOwn is delete by who has looked at the store long ago: it may have gone over to the cluster
+// that this one has become.
+func (t *Tier) deleteOwn(ctx context.Context, key string) error {
+	if err := t.Claim(ctx); err != nil {
+		return err
+	}
+	return t.delete(ctx, key)
+}
+
 // maxOrphans bounds what one look for what is to be deleted notes.
 const maxOrphans = 1 << 16
 
@@ -322,7 +331,7 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 		if is(n.first, n.term, n.id) {
 			continue
 		}
-		if err := t.delete(ctx, key); err != nil {
+		if err := t.deleteOwn(ctx, key); err != nil {
 			return deleted, err
 		}
 		deleted++
@@ -352,28 +361,39 @@ func (t *Tier) DropTopics(ctx context.Context, gone func(all map[fsm.TopicID]boo
 		return 0, err
 	}
 	for id := range those {
-		for {
-			keys := map[string]bool{}
-			if err := t.Store.List(ctx, topicDir(id), func(key string) error {
-				if of, ok := topicOf(key); ok && of == id && len(keys) < maxOrphans {
-					keys[key] = true
-				}
-				return nil
-			}); err != nil {
+		// Lists are first: one must not name what is not there any more.
+		for _, end := range []string{listEnd, ""} {
+			n, err := t.dropTopic(ctx, id, end)
+			if deleted += n; err != nil {
 				return deleted, err
-			}
-			for key := range keys {
-				if err := t.delete(ctx, key); err != nil {
-					return deleted, err
-				}
-				deleted++
-			}
-			if len(keys) < maxOrphans {
-				break
 			}
 		}
 	}
 	return deleted, nil
+}
+
+// dropTopic deletes the objects of a topic whose keys have that end.
+func (t *Tier) dropTopic(ctx context.Context, id fsm.TopicID, end string) (deleted int, err error) {
+	for {
+		keys := map[string]bool{}
+		if err := t.Store.List(ctx, topicDir(id), func(key string) error {
+			if of, ok := topicOf(key); ok && of == id && strings.HasSuffix(key, end) && len(keys) < maxOrphans {
+				keys[key] = true
+			}
+			return nil
+		}); err != nil {
+			return deleted, err
+		}
+		for key := range keys {
+			if err := t.deleteOwn(ctx, key); err != nil {
+				return deleted, err
+			}
+			deleted++
+		}
+		if len(keys) < maxOrphans {
+			return deleted, nil
+		}
+	}
 }
 
 // same reports whether data are what a sum is of.

@@ -496,6 +496,69 @@ func TestTopicsThatAreGone(t *testing.T) {
 }
 
 // TestTimesAndEpochs are found in the index.
+// Who deletes what a topic had does so only as long as the store is its cluster's, and lists first.
+func TestTopicsGoWithTheirListsFirst(t *testing.T) {
+	f := newFixture(t, 1<<20, 2048)
+	f.fill(1, 30, 300)
+	ctx := context.Background()
+	end := f.segments[len(f.segments)-1].Next
+	l := &List{Term: 3, Index: 9, Start: f.segments[0].First, End: end, Segments: f.segments}
+	if err := f.PutList(ctx, testPartition, l, nil); err != nil {
+		t.Fatal(err)
+	}
+	drop := func(meanwhile func()) (int, error) {
+		return f.DropTopics(ctx, func(all map[fsm.TopicID]bool) (map[fsm.TopicID]bool, error) {
+			meanwhile()
+			return all, nil
+		})
+	}
+	f.store.fail = func(op, key string) error {
+		if op == "delete" && !strings.HasSuffix(key, listEnd) {
+			return errors.New("cut")
+		}
+		return nil
+	}
+	if n, err := drop(func() {}); err == nil || n != 1 {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+	if l, err := (Remains{f.store}).List(ctx, testPartition); l != nil || !errors.Is(err, ErrUnlisted) {
+		t.Errorf("%+v, %v", l, err)
+	}
+	f.store.fail = nil
+	successor := newFixture(t, 1<<20, 2048)
+	successor.store, successor.Tier.Store = f.store, f.store
+	successor.Tier.ClusterID = func() string { return f.ClusterID() + ".0000000a" }
+	n, err := drop(func() {
+		if err := successor.Claim(ctx); err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		f.claimed = time.Time{} // that was long ago
+		f.mu.Unlock()
+	})
+	if !errors.Is(err, ErrForeign) || n != 0 {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+}
+
+// A list that is not what was put is not the newest: the next one of the same name takes its place.
+func TestADamagedListIsPutAgain(t *testing.T) {
+	f := newFixture(t, 1<<20, 2048)
+	f.fill(1, 30, 300)
+	ctx := context.Background()
+	l := &List{Term: 3, Index: 9, Start: f.segments[0].First, End: f.segments[len(f.segments)-1].Next, Segments: f.segments}
+	f.store.objects[listKey(testPartition, l.name())] = []byte("what came there")
+	if err := f.PutList(ctx, testPartition, l, nil); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	if err := f.PutList(ctx, testPartition, l, nil); err != nil {
+		t.Error(err)
+	}
+	if got, err := (Remains{f.store}).List(ctx, testPartition); err != nil || got.name() != l.name() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestTimesAndEpochs(t *testing.T) {
 	f := newFixture(t, 1<<20, 2048)
 	ctx := context.Background()

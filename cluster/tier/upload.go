@@ -142,17 +142,17 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
+	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
+	// is then below the mount point, of this node alone. If it is back it is read back, too.
+	if err := t.there(ctx); err != nil {
+		return err
+	}
 	same, err := compare(ctx, t.Store, key, data)
 	if err != nil {
 		return fmt.Errorf("%s was stored and cannot be read back: %w", key, err)
 	}
 	if !same {
 		return fmt.Errorf("%s %w: %d bytes were put there, and what comes back is something else", key, ErrDamaged, len(data))
-	}
-	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
-	// and read back is then below the mount point, of this node alone.
-	if err := t.there(ctx); err != nil {
-		return err
 	}
 	t.Uploaded.Add(int64(len(data)))
 	return nil
