@@ -530,7 +530,8 @@ func (c *testCluster) mustAppend(node int, id fsm.PartitionID, values ...string)
 	var base fsm.Offset
 	eventually(c.t, "append", func() error {
 		appended, err := c.append(node, id, values...)
-		if err != nil && !outcome.NotAppended(err) {
+		// A node that was just started may not know the topic yet.
+		if err != nil && !outcome.NotAppended(err) && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 			c.t.Fatalf("append through node %d: %v", node+1, err)
 		}
 		if err == nil {
