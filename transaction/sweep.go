@@ -37,7 +37,7 @@ func (c *Coordinator) sweepOpen() {
 		switch {
 		case o.producer.Phase.Preparing():
 			c.finish(o.id)
-		case now.Sub(heard) >= c.set.AbortInterval && c.late(o.producer, now.UnixMilli()):
+		case now.Sub(heard) >= c.set.AbortInterval && c.late(o.producer, now.UnixMilli()) && !c.held(): // its commit may wait
 			late = append(late, o.id)
 		}
 	}
