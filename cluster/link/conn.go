@@ -17,6 +17,11 @@ const (
 	// maxQueued bounds the bytes that wait to be written on one connection; who wants to add more
 	// waits.
 	maxQueued = 64 << 20
+	// maxDirect is the most that is written by who sends it. More may not fit into the socket, and
+	// keeps who sends from what it has to do besides.
+	maxDirect = 128 << 10
+	// calmAfter is how many writes in a row have one message before who sends writes.
+	calmAfter = 16
 	// writeBatch is about how much goes into one write.
 	writeBatch = 512 << 10
 	// maxYields bounds how often the writer gives way to who may have something to send, too.
@@ -68,6 +73,11 @@ func (m *message) drop() bool { return m.state.CompareAndSwap(msgQueued, msgDrop
 
 // conn is one connection after its handshake: a goroutine that reads frames and
 // hands them to receive, and one that writes what is queued, many messages in one write.
+//
+// Where nothing is queued, and messages go one by one, who sends writes as much as the socket takes
+// at once, and leaves the rest to the writing goroutine. That one would come late: who wakes it goes
+// on, most often into system calls that store the same bytes, and Go leaves a goroutine that was
+// woken to the thread that woke it. Over TLS, which may wait in any call, all is queued.
 type conn struct {
 	base   *base
 	nc     net.Conn
@@ -89,16 +99,26 @@ type conn struct {
 	heard     *atomic.Int64
 
 	room *semaphore.Weighted
+	// now writes as much of parts as the socket takes without waiting, and says how many bytes that
+	// was. Whatever keeps it from writing, the next write finds it, too. nil: who sends does not
+	// write.
+	now func(parts [][]byte) (written int)
 
 	mu      locks.Mutex[conn] // guards what follows; nothing is called under it
 	queue   []*message
 	urgent  []*message // pings, pongs, credits: few and tiny, go first, do not wait for room
+	writing bool       // somebody has the turn to write, and out
+	left    bool       // who had the turn left the rest to the writing goroutine
+	single  int        // how many writes in a row had one message: else they are worth gathering
 	stopped bool
 	wake    chan struct{} // capacity 1
+
+	out batchWriter
 }
 
 func newConn(b *base, nc net.Conn, cl Class, heard *atomic.Int64) *conn {
 	c := &conn{base: b, nc: nc, class: cl, heard: heard, room: semaphore.NewWeighted(maxQueued), wake: make(chan struct{}, 1)}
+	c.out.c, c.now = c, writesNow(nc)
 	if a := nc.RemoteAddr(); a != nil {
 		c.remote = a.String()
 	}
@@ -196,10 +216,33 @@ func (c *conn) enqueue(m *message) error {
 		c.room.Release(m.room())
 		return context.Cause(c.ctx)
 	}
+	if c.now != nil && m.size <= maxDirect && !c.writing && c.single >= calmAfter && len(c.queue) == 0 && len(c.urgent) == 0 {
+		c.writing = true
+		c.mu.Unlock()
+		c.writeDirectly(m)
+		return nil
+	}
 	c.queue = append(c.queue, m)
 	c.mu.Unlock()
 	c.poke()
 	return nil
+}
+
+// writeDirectly writes m as far as that needs no waiting. The caller has the turn, which is passed
+// on. What fails is left to the writing goroutine, which finds out why.
+func (c *conn) writeDirectly(m *message) {
+	w := &c.out
+	w.take(m)
+	left := !w.flushNow()
+	c.mu.Lock()
+	if c.left = left; !left {
+		c.writing = false
+	}
+	more := left || len(c.queue) > 0 || len(c.urgent) > 0
+	c.mu.Unlock()
+	if more {
+		c.poke()
+	}
 }
 
 // sendUrgent queues a tiny message in front of all others, never waits, and
@@ -243,7 +286,7 @@ func (c *conn) poke() {
 }
 
 func (c *conn) writeLoop() {
-	w := batchWriter{c: c}
+	w := &c.out
 	var queue, urgent []*message
 	for {
 		select {
@@ -253,6 +296,11 @@ func (c *conn) writeLoop() {
 		}
 		c.gather()
 		c.mu.Lock()
+		if c.writing && !c.left {
+			c.mu.Unlock()
+			continue // who writes wakes this one if there is more
+		}
+		c.writing, c.left = true, false
 		queue, c.queue = c.queue, queue[:0]
 		urgent, c.urgent = c.urgent, urgent[:0]
 		c.mu.Unlock()
@@ -262,12 +310,7 @@ func (c *conn) writeLoop() {
 		}
 		for i, m := range queue {
 			queue[i] = nil
-			if m.state.CompareAndSwap(msgQueued, msgWriting) {
-				w.add(m)
-			}
-			if !m.free {
-				w.owed += m.room()
-			}
+			w.take(m)
 			if w.size >= writeBatch || len(w.bufs) >= maxParts {
 				w.flush()
 				// Whatever became urgent meanwhile does not wait for the rest.
@@ -285,6 +328,13 @@ func (c *conn) writeLoop() {
 			c.close(w.err)
 			return
 		}
+		c.mu.Lock()
+		if c.writing = false; len(queue) > 1 {
+			c.single = 0
+		} else if len(queue) == 1 {
+			c.single++
+		}
+		c.mu.Unlock()
 		if cap(queue) > 4096 {
 			queue = nil
 		}
@@ -318,6 +368,16 @@ type batchWriter struct {
 	frames  uint64
 	owed    int64 // room to give back when written
 	err     error
+}
+
+// take adds m, unless it was dropped.
+func (w *batchWriter) take(m *message) {
+	if m.state.CompareAndSwap(msgQueued, msgWriting) {
+		w.add(m)
+	}
+	if !m.free {
+		w.owed += m.room()
+	}
 }
 
 func (w *batchWriter) add(m *message) {
@@ -365,12 +425,43 @@ func (w *batchWriter) flush() {
 		_ = w.c.nc.SetWriteDeadline(time.Now().Add(writeStall))
 		var written int64
 		written, w.err = writeParts(w.c.nc, piece)
-		if written > 0 {
-			w.c.lastWrite.Store(w.c.base.Now())
-			w.c.base.stats.bytesOut.Add(uint64(written))
-			w.c.base.stats.writes.Add(1)
+		w.wrote(written)
+	}
+	w.done()
+}
+
+// flushNow writes what needs no waiting, and says whether that was all.
+func (w *batchWriter) flushNow() bool {
+	w.seal()
+	if len(w.bufs) > 0 {
+		n := w.c.now(w.bufs)
+		w.wrote(int64(n))
+		rest := w.bufs
+		for len(rest) > 0 && n >= len(rest[0]) {
+			n -= len(rest[0])
+			rest = rest[1:]
+		}
+		if len(rest) > 0 {
+			rest[0] = rest[0][n:]
+			w.bufs = append(w.bufs[:0], rest...)
+			return false
 		}
 	}
+	w.done()
+	return true
+}
+
+// wrote notes what the kernel has taken.
+func (w *batchWriter) wrote(bytes int64) {
+	if bytes > 0 {
+		w.c.lastWrite.Store(w.c.base.Now())
+		w.c.base.stats.bytesOut.Add(uint64(bytes))
+		w.c.base.stats.writes.Add(1)
+	}
+}
+
+// done begins anew.
+func (w *batchWriter) done() {
 	w.c.base.stats.framesOut.Add(w.frames)
 	if w.owed > 0 {
 		w.c.room.Release(w.owed)
