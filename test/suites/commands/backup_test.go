@@ -362,7 +362,7 @@ func TestNodesMakeBackups(t *testing.T) {
 // and an empty cluster for what is restored.
 func backupExample(t *testing.T, bin, line string) {
 	t.Helper()
-	c := harness.New(t, harness.Options{Nodes: 1, NoShim: true, Topics: "orders:2"})
+	c := harness.New(t, harness.Options{Nodes: 1, NoShim: true, Topics: "orders:2,orders-old:1"})
 	env := []string{"TRIMARAN_BROKERS=" + c.Node(1).Addr(), "PATH=" + bin + ":" + os.Getenv("PATH")}
 	command{env: env, stdin: "one\ntwo\n"}.ok(t, filepath.Join(bin, "trimaran"), "produce", "orders")
 	place := "file://" + t.TempDir()

@@ -105,8 +105,11 @@ func compactedWithTier(t *testing.T, c *harness.Cluster, topic string) map[strin
 	harness.Need(t, err)
 	harness.Need(t, made[topic].Err)
 	newest := map[string]int64{}
-	for range 10 {
+	for round := range 10 {
 		var records []*kgo.Record
+		for i := range 20 * (10 - round) / 10 { // some keys are never written again
+			records = append(records, &kgo.Record{Key: fmt.Append(nil, "key-", round, "-", i), Value: []byte("x")})
+		}
 		for i := range 200 {
 			records = append(records, &kgo.Record{Key: fmt.Append(nil, "key-", i%150), Value: []byte(strings.Repeat("x", 500))})
 		}
