@@ -568,23 +568,64 @@ func TestCompareCompacted(t *testing.T) {
 	}
 }
 
-// While a backup is made the log grows, and what was at its end when the backup began is compacted
-// away: the backup ends where it was to end all the same.
-func TestTheEndIsCompactedMeanwhile(t *testing.T) {
-	c, store := newMemCluster("one"), newMemStore()
-	id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
-	c.add(id, 0, 10, 400<<10)
-	log := c.logs[id][0]
-	end := log.next
-	c.changed = func(string, fsm.TopicID, int) {
-		if c.changed = nil; log.next == end {
-			c.add(id, 0, 1, 100)
-			log.batches = slices.Delete(log.batches, 5, 10)
+// A topic is compacted while it is read, and goes on to be written to: a backup has a record of
+// every key that there was when it was begun, though the one that was below the end then may be
+// gone. What was written last, the segment that is written to, is not compacted.
+func TestATopicIsCompactedWhileItIsRead(t *testing.T) {
+	const open = 3 // batches that are not compacted
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 7))
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
+		log := c.logs[id][0]
+		keyOf := func(b kafkaproto.Batch) (key string) {
+			if err := b.Records(func(r kafkaproto.Record) bool { key = string(r.Key); return true }); err != nil {
+				t.Fatal(err)
+			}
+			return key
 		}
-	}
-	p := create(t, c, r, Options{}).Manifest.Topics[0].Partitions[0]
-	if n := len(p.Objects); p.End != end || n != 1 || p.Objects[0].Next > end {
-		t.Errorf("%+v, the log ended at %d", p, end)
+		write := func(size int) {
+			b := prototest.KeyedBatch(prototest.Keyed{Key: fmt.Sprint("key-", random.IntN(8)), Value: strings.Repeat("x", size)})
+			b.Stamp(log.next, log.epoch)
+			log.batches, log.next = append(log.batches, b), b.Header().NextOffset()
+		}
+		for range 15 {
+			write(random.IntN(600 << 10)) // one read has one or two
+		}
+		want := map[string]bool{}
+		for _, b := range log.batches {
+			want[keyOf(b)] = true
+		}
+		reads := 0
+		c.changed = func(string, fsm.TopicID, int) {
+			if reads++; reads > 30 {
+				return
+			}
+			for range random.IntN(6) {
+				write(random.IntN(600 << 10))
+			}
+			newest := map[string]int64{}
+			for _, b := range log.batches {
+				newest[keyOf(b)] = b.Header().BaseOffset
+			}
+			closed := len(log.batches) - open
+			log.batches = slices.Concat(slices.DeleteFunc(slices.Clone(log.batches[:closed]), func(b kafkaproto.Batch) bool {
+				return newest[keyOf(b)] > b.Header().BaseOffset
+			}), log.batches[closed:])
+		}
+		p := create(t, c, r, Options{}).Manifest.Topics[0].Partitions[0]
+		for _, o := range p.Objects {
+			batches, err := r.object(t.Context(), id, 0, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range batches {
+				delete(want, keyOf(b))
+			}
+		}
+		if len(want) > 0 {
+			t.Errorf("seed %d: of the keys %v nothing is in the backup, which ends at %d; the log ends at %d, after %d reads", seed, slices.Sorted(maps.Keys(want)), p.End, log.next, reads)
+		}
 	}
 }
 

@@ -316,21 +316,55 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 	if n := len(p.Objects); n > 0 {
 		next = p.Objects[n-1].Next
 	}
-	for next < p.End {
-		o, data, err := c.gather(ctx, t, partition, next, p.End)
+	for range maxReads {
+		var whole bool
+		if next, whole, err = c.read(ctx, t, partition, next, &p); err != nil {
+			return p, err
+		}
+		if whole {
+			return p, nil
+		}
+		// What is missing was compacted, some of it perhaps a moment ago: the newer record that it
+		// gave way to is below the end of now, and would be behind the backup's.
+		_, end, epoch, err := c.from.Bounds(ctx, t, partition)
 		if err != nil {
 			return p, err
 		}
+		if end < p.End || int64(epoch)-int64(p.Epoch) >= fsm.RecoveryGap/2 {
+			return p, ErrTrimmed // by a recovery; from the beginning, then
+		}
+		if end == p.End {
+			return p, nil
+		}
+		p.End, p.Epoch = end, max(p.Epoch, epoch)
+	}
+	return p, fmt.Errorf("it was compacted while it was read, %d times in a row", maxReads)
+}
+
+// maxReads is how often the end of a partition that is compacted may move while it is read. Each
+// time only what came meanwhile is read, which is soon in a segment that is written to, and none
+// of these is compacted.
+const maxReads = 100
+
+// read reads a partition from an offset on up to its end, and stores that. whole: it has every
+// offset of that.
+func (c *creation) read(ctx context.Context, t admin.TopicCopy, partition int32, from int64, p *Partition) (next int64, whole bool, err error) {
+	next, whole = from, true
+	for next < p.End {
+		o, data, err := c.gather(ctx, t, partition, next, p.End)
+		if err != nil {
+			return next, false, err
+		}
 		if len(data) == 0 {
-			break
+			return next, false, nil
 		}
 		if err := c.store(ctx, objectKey(t.ID, partition, o), data); err != nil {
-			return p, err
+			return next, false, err
 		}
 		p.Objects = append(p.Objects, o)
-		next = o.Next
+		next, whole = o.Next, whole && !o.gaps
 	}
-	return p, nil
+	return next, whole, nil
 }
 
 // reusable gives the objects of an earlier backup of a log that reaches from start to end now.
@@ -392,6 +426,7 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 			} else if h.BaseOffset < o.Next {
 				return o, nil, fmt.Errorf("a batch begins at offset %d, where %d comes next", h.BaseOffset, o.Next)
 			}
+			o.gaps = o.gaps || h.BaseOffset > o.Next || int64(h.Records) < h.NextOffset()-h.BaseOffset
 			if over = h.BaseOffset >= end; over || len(data) >= objectBytes {
 				break
 			}

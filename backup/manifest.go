@@ -91,6 +91,8 @@ type Object struct {
 	// tierKey is where it lies in the store of a tier; "": it is no object of a backup's store.
 	// Then MaxProducer is not known, and Next may be behind what is in it.
 	tierKey string
+	// gaps: offsets are missing in it. Only who has just read it knows.
+	gaps bool
 }
 
 // Group is the offsets that a consumer group has committed.
