@@ -48,12 +48,21 @@ type Handovers struct {
 }
 
 // Give gives leadership of a group to a voter that follows now, by the word of its node: one
-// that does not would leave the group without service.
+// that does not would leave the group without service. The group is held up for each one once.
 func (h *Handovers) Give(g Member) error {
+	heldUp := map[string]bool{}
+	var why error
 	for until := time.Now().Add(handOverFor); ; {
-		err := h.GiveTo(g, func(string) bool { return true })
-		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.State() != raft.Leader || h.Stopped.Err() != nil {
-			return err
+		err := h.giveTo(g, func(identity string) bool { return !heldUp[identity] }, heldUp)
+		if err == nil {
+			return nil
+		}
+		if why == nil || !errors.Is(err, errNobodyFollows) {
+			why = err
+		}
+		all := len(heldUp) >= len(g.Voters())-1
+		if all || time.Now().After(until) || g.State() != raft.Leader || h.Stopped.Err() != nil {
+			return why
 		}
 		sleep(h.Stopped, surveyTimeout/3)
 	}
@@ -62,6 +71,11 @@ func (h *Handovers) Give(g Member) error {
 // GiveTo moves leadership to a voter that is suitable and follows this node, the first after it
 // in order that takes it.
 func (h *Handovers) GiveTo(g Member, suitable func(identity string) bool) error {
+	return h.giveTo(g, suitable, map[string]bool{})
+}
+
+// giveTo puts those into heldUp for whom the group took no proposals for a while.
+func (h *Handovers) giveTo(g Member, suitable func(identity string) bool, heldUp map[string]bool) error {
 	ids := g.Voters()
 	term := g.Term()
 	// From the next in order on, so that what one node leads goes to more than one other.
@@ -72,19 +86,22 @@ func (h *Handovers) GiveTo(g Member, suitable func(identity string) bool) error 
 		if id == h.Self || !suitable(id) || !h.Connected(id) || !h.Follows(id, g.Group(), term) {
 			continue
 		}
-		if err = h.give(g, id, term); err == nil {
+		// Asked before anything is held up for it.
+		if _, err = h.fit(h.Stopped, g, id, term); err == nil {
+			heldUp[id] = true
+			err = h.give(g, id, term)
+		}
+		if err == nil {
 			return nil
 		}
 		h.Logger.Debug("a voter does not take a leadership", "group", g.Group(), "node", id, "error", err)
+		err = fmt.Errorf("node %s: %w", id, err)
 	}
 	return err
 }
 
 // give gives the leadership of that term to one voter; nil when this node does not lead any more.
 func (h *Handovers) give(g Member, identity string, term uint64) error {
-	if _, err := h.fit(h.Stopped, g, identity, term); err != nil {
-		return err // asked before anything is held up for it
-	}
 	ctx, cancel := context.WithTimeout(h.Stopped, handOverPatience)
 	defer cancel()
 	open, ok := g.Hold()

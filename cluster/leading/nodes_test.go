@@ -239,6 +239,33 @@ func TestALeadershipIsGivenWhenProposalsHaveTheirFate(t *testing.T) {
 	})
 }
 
+// TestALeadershipIsGivenToWhoIsHeardOfLate: another did not take it in the meantime, and is not
+// waited for again.
+func TestALeadershipIsGivenToWhoIsHeardOfLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := threeNodesWith(t, 9, 9, 9)
+		leader := all.all["n1"].member
+		leader.nominated = func(identity string) {
+			if identity == "n3" {
+				leader.set(raft.Follower, 4, "n3")
+			}
+		}
+		began := time.Now()
+		follows := all.all["n1"].handovers.Follows
+		all.all["n1"].handovers.Follows = func(identity, group string, term uint64) bool {
+			late := identity == "n3" && time.Since(began) < 3*handOverPatience/2
+			return !late && follows(identity, group, term)
+		}
+		if err := all.all["n1"].handovers.Give(leader); err != nil {
+			t.Errorf("it is not given: %v", err)
+		}
+		all.wants(t, "given", map[string][]string{"n1": {"nominate n2", "nominate n3"}})
+		if took := time.Since(began); took > 3*handOverPatience/2+surveyTimeout {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // TestALeadershipThatNobodyTakesStays, and proposals are taken again.
 func TestALeadershipThatNobodyTakesStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
