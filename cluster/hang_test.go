@@ -79,8 +79,14 @@ func testHousekeepingWaitsForNoGroup(t *testing.T) {
 		tried.Store(filepath.Dir(name), true)
 		return true
 	})
+	// What is appended while a group's own snapshot hangs waits for it.
+	var filling sync.WaitGroup
 	for p := range int32(7) {
-		c.fill(0, fsm.PartitionID{Topic: topic.ID, Partition: p}, "stuck", 25)
+		filling.Go(func() {
+			for range 25 {
+				_, _ = c.append(0, fsm.PartitionID{Topic: topic.ID, Partition: p}, strings.Repeat("x", 1000))
+			}
+		})
 	}
 	eventually(t, "snapshots hang", func() error {
 		for dir := range stuck {
@@ -100,6 +106,7 @@ func testHousekeepingWaitsForNoGroup(t *testing.T) {
 		return nil
 	})
 	disk.end()
+	filling.Wait()
 }
 
 // A replica whose closing does not end keeps no other from being opened.
