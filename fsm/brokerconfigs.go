@@ -34,7 +34,7 @@ var brokerConfigs = []Config{
 const (
 	noThreads      = "without effect; there are no pools of threads to size"
 	noReassignment = "without effect; clients move no replicas that it could slow down, and what nodes copy is bounded by --catch-up-rate"
-	noCleaner      = "without effect; there is no cleaner"
+	noCleaner      = "without effect; nodes compact topics within what --compaction-rate and --compaction-memory say"
 )
 
 // BrokerConfigs gives the table of the broker's configurations that can be altered, sorted by name.

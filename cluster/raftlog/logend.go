@@ -14,8 +14,10 @@ import (
 type LogEnd struct {
 	Index uint64 // of the last entry; 0: there is none
 	Term  uint64
-	At    time.Time // when its leader appended it, by that one's clock; zero: not known
-	Next  int64     // offset behind it, were all entries committed
+	// At is when its leader appended it, by that one's clock, or, where nothing is behind the
+	// snapshot, the last command that added something; zero: not known.
+	At   time.Time
+	Next int64 // offset behind it, were all entries committed
 
 	Snapshot      uint64 // index of the last entry in the snapshot; 0: there is none
 	SnapshotNext  int64  // offset behind that
@@ -44,6 +46,13 @@ func (a *Archive) End(name string, span Span, each func(*raft.Log) error) (LogEn
 		out = LogEnd{
 			Index: s.Index, Term: s.Term, Next: s.Next, Snapshot: s.Index, SnapshotNext: s.Next,
 			State: l.manifest.state, Configuration: s.Configuration,
+		}
+		written := int64(0)
+		for _, segment := range l.segments {
+			written = max(written, segment.lastWrite)
+		}
+		if written > 0 {
+			out.At = time.UnixMilli(written)
 		}
 	}
 	at, pos, err := l.checkpoint()

@@ -46,3 +46,21 @@ func TestTheEndOfALogThatIsDamagedIsNotTold(t *testing.T) {
 		t.Error("what is no configuration was read as one:", err)
 	}
 }
+
+// A log that has nothing behind its snapshot tells when its last records came: an idle partition is
+// in its snapshot after minutes, and who looks at it asks whether the node was there to the end.
+func TestTheEndOfALogThatIsAllInItsSnapshotHasATime(t *testing.T) {
+	dir, l, stop := filled(t, 30)
+	if err := snapshotAt(l, 30); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	a, err := OpenArchive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := a.End("g", testSpan, nil)
+	if err != nil || end.Index != 30 || end.Snapshot != 30 || end.At.UnixMilli() != 30 {
+		t.Errorf("%+v, %v; want entry 30, which was written at 30 ms", end, err)
+	}
+}

@@ -58,7 +58,7 @@ func addServeLoginFlags(cmd *cobra.Command) {
 	f.Int("max-unauthenticated", maxUnauthenticated, "connections that have to log in and have not; for one more the oldest is closed")
 	f.Int("max-connections-per-address", 0, "connections of one address but trusted proxies'; 0: no bound")
 	f.String("bootstrap-user-file", "", "`file` with the first users of a cluster that has had none, NAME:PASSWORD on each line")
-	f.String("audit-log", "", "`file` that denials are written to, as lines of JSON (default: the node's log)")
+	f.String("audit-log", "", "`file` that denials, and what is done with tokens and backups, are written to, as lines of JSON (default: the node's log)")
 }
 
 // serveLogin reads what addServeLoginFlags adds.
