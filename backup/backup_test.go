@@ -629,6 +629,147 @@ func TestATopicIsCompactedWhileItIsRead(t *testing.T) {
 	}
 }
 
+// writtenTopic is a topic of one partition that is written to, in transactions and without, and
+// compacted. all is what was ever written.
+type writtenTopic struct {
+	t      *testing.T
+	random *rand.Rand
+	id     fsm.TopicID
+	log    *memLog
+	all    []kafkaproto.Batch
+	open   map[int64]int64 // where the transactions of producers begin
+}
+
+// add appends a batch.
+func (w *writtenTopic) add(b kafkaproto.Batch) {
+	b.Stamp(w.log.next, w.log.epoch)
+	w.log.batches, w.all, w.log.next = append(w.log.batches, b), append(w.all, b), b.Header().NextOffset()
+}
+
+// some does n steps.
+func (w *writtenTopic) some(n, size int) {
+	for range n {
+		producer := int64(w.random.IntN(3))
+		at, open := w.open[producer]
+		if open && w.random.IntN(3) == 0 {
+			delete(w.open, producer)
+			w.add(kafkaproto.NewMarker(kafkaproto.Marker{Commit: w.random.IntN(2) == 0}, producer, 0, at))
+			continue
+		}
+		b := prototest.KeyedBatch(prototest.Keyed{
+			Key: fmt.Sprint("key-", w.random.IntN(12)), Value: strings.Repeat("x", w.random.IntN(size)), Null: w.random.IntN(5) == 0,
+		})
+		if producer > 0 {
+			if !open {
+				w.open[producer] = w.log.next
+			}
+			b = prototest.Of(b, producer, 0, int32(len(w.all)), true)
+		}
+		w.add(b)
+	}
+}
+
+// state gives the newest committed record of each key, by offset, that is below an offset, where a
+// log is cut and what is open there is aborted.
+func (w *writtenTopic) state(batches []kafkaproto.Batch, below, cut int64) map[string]int64 {
+	state, pending := map[string]int64{}, map[int64]map[string]int64{}
+	for _, b := range batches {
+		h := b.Header()
+		if h.NextOffset() > cut {
+			break
+		}
+		if m, err := kafkaproto.ParseMarker(b); h.Control() && err == nil {
+			for key, at := range pending[h.ProducerID] {
+				if m.Commit && state[key] < at {
+					state[key] = at
+				}
+			}
+			delete(pending, h.ProducerID)
+			continue
+		}
+		into := state
+		if h.BaseOffset >= below {
+			continue
+		}
+		if h.Transactional() {
+			if pending[h.ProducerID] == nil {
+				pending[h.ProducerID] = map[string]int64{}
+			}
+			into = pending[h.ProducerID]
+		}
+		if err := b.Records(func(r kafkaproto.Record) bool { into[string(r.Key)] = r.Offset; return true }); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return state
+}
+
+// compact leaves of what is below the last stable offset, but the newest batches, what compaction
+// does, tombstones and markers included.
+func (w *writtenTopic) compact(active int) {
+	bound := w.log.next
+	for _, at := range w.open {
+		bound = min(bound, at)
+	}
+	closed := 0
+	for closed < len(w.log.batches)-active && w.log.batches[closed].Header().NextOffset() <= bound {
+		closed++
+	}
+	if closed == 0 {
+		return
+	}
+	end := w.log.batches[closed-1].Header().NextOffset()
+	newest := w.state(w.all, end, w.log.next)
+	left := slices.DeleteFunc(slices.Clone(w.log.batches[:closed]), func(b kafkaproto.Batch) bool {
+		stays := b.Header().Control()
+		if err := b.Records(func(r kafkaproto.Record) bool { stays = stays || newest[string(r.Key)] == r.Offset; return true }); err != nil {
+			w.t.Fatal(err)
+		}
+		return !stays
+	})
+	w.log.batches = slices.Concat(left, w.log.batches[closed:])
+}
+
+// TestBackupsOfACompactedTopicAreItsState: backups of a topic that is written to and compacted
+// while they are made, one on top of the other, are what the topic was where they end: of each key
+// the newest committed record.
+func TestBackupsOfACompactedTopicAreItsState(t *testing.T) {
+	for seed := range uint64(20) {
+		c, store := newMemCluster("one"), newMemStore()
+		r := &Repository{Store: store}
+		w := &writtenTopic{t: t, random: rand.New(rand.NewPCG(seed, 11)), id: c.topic("compacted", 5, 1), open: map[int64]int64{}}
+		w.log = c.logs[w.id][0]
+		c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = true, 86_400_000
+		w.add(prototest.KeyedBatch(prototest.Keyed{Key: "first"}))
+		reads := 0
+		c.changed = func(string, fsm.TopicID, int) {
+			if reads++; reads < 30 {
+				w.some(w.random.IntN(6), 400<<10)
+				w.compact(w.random.IntN(4))
+			}
+		}
+		for backup := range 4 {
+			w.some(15, 400<<10)
+			if w.random.IntN(2) == 0 {
+				w.compact(3)
+			}
+			reads = 0
+			p := create(t, c, r, Options{}).Manifest.Topics[0].Partitions[0]
+			var batches []kafkaproto.Batch
+			for _, o := range p.Objects {
+				more, err := r.object(t.Context(), w.id, 0, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				batches = append(batches, more...)
+			}
+			if want, got := w.state(w.all, p.End, p.End), w.state(batches, p.End, p.End); !maps.Equal(want, got) {
+				t.Errorf("seed %d, backup %d to %d, after %d reads: %v, want %v", seed, backup, p.End, reads, got, want)
+			}
+		}
+	}
+}
+
 // A restore that is cut at each of its steps, before the step or after it, goes on where it was,
 // and ends as one that was not.
 func TestARestoreGoesOnWhereItWas(t *testing.T) {

@@ -854,10 +854,16 @@ func (c *testCluster) restored(store *simStore, from fsm.PartitionID, seed uint6
 			batches = append(batches, batch)
 		}
 	}
-	id = fsm.PartitionID{Topic: fsm.TopicID{1, byte(seed), byte(seed >> 8), byte(seed >> 16), 0xff}}
+	return c.restoredOf(batches, fsm.Begin{Offset: l.Segments[0].First, Term: l.Term}, seed), l
+}
+
+// restoredOf makes a partition of batches.
+func (c *testCluster) restoredOf(batches []kafkaproto.Batch, begin fsm.Begin, seed uint64) fsm.PartitionID {
+	c.t.Helper()
+	id := fsm.PartitionID{Topic: fsm.TopicID{1, byte(seed), byte(seed >> 8), byte(seed >> 16), 0xff}}
 	spec := fsm.TopicSpec{
 		Name: fmt.Sprint("restored-", seed), Partitions: 1, ReplicationFactor: 3, Configs: map[string]string{"cleanup.policy": "delete", "remote.storage.enable": "false"},
-		Restore: &fsm.RestoreSpec{ID: id.Topic, Origin: "a tier", Begin: []fsm.Begin{{Offset: l.Segments[0].First, Term: l.Term}}},
+		Restore: &fsm.RestoreSpec{ID: id.Topic, Origin: "a tier", Begin: []fsm.Begin{begin}},
 	}
 	eventually(c.t, "the topic", func() error { return c.any().CreateTopic(within(c.t), spec, false) })
 	eventually(c.t, "restore", func() error {
@@ -865,7 +871,98 @@ func (c *testCluster) restored(store *simStore, from fsm.PartitionID, seed uint6
 		return err
 	})
 	eventually(c.t, "the end", func() error { return c.any().EndRestore(within(c.t), fsm.EndRestore{Topic: id.Topic, Producers: -1}) })
-	return id, l
+	return id
+}
+
+// TestWhoReadsACompactedTierOnMeetsTheMarkers: who has read the records of a transaction, and reads
+// on when the tier was compacted, gets the marker of what was committed. Without it a backup that
+// was begun before and goes on behind would be restored with the transaction aborted.
+func TestWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
+	inBubble(t, testWhoReadsACompactedTierOnMeetsTheMarkers)
+}
+
+func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
+	c, _ := tierCluster(t, 9, map[string]string{
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "7200000",
+		"local.retention.bytes": "3000",
+	})
+	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
+	random := rand.New(rand.NewPCG(9, 9))
+	more := func() {
+		k.storeSome(random, 80, 40)
+		k.finishAll()
+		k.caughtUp()
+		k.compacted(fsm.Offset(k.next) - 60)
+		c.tiered(k.id)
+		eventually(t, "the tier is compacted", func() error {
+			if s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus(); s.Dirty {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+	}
+	// A transaction is open where the backup ends. The next one goes on within delete.retention.ms.
+	k.put(7, true, prototest.Keyed{Key: "in the transaction before", Value: "v"})
+	k.finish(7, true)
+	k.put(7, true, prototest.Keyed{Key: "kept", Value: "v"})
+	cut := fsm.Offset(k.next)
+	batches := k.raw(0, cut)
+	k.finish(7, true)
+	for range 3 { // it goes to the tier, and is compacted there twice
+		more()
+	}
+	batches = append(batches, k.raw(cut, fsm.Offset(k.next))...)
+	id := c.restoredOf(batches, fsm.Begin{Term: fsm.Term(k.epoch()) + 1}, 1)
+	copied := &keyedLog{producerLog: &producerLog{c: c, id: id}}
+	found, _, err := copied.read(c.leaderOf(id), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, at := range k.newest {
+		if got, ok := found[key]; !ok && at >= 0 || ok && got != at {
+			t.Errorf("key %q is restored at %d (%v), it was at %d", key, got, ok, at)
+		}
+	}
+
+	// Nobody needs them any more.
+	time.Sleep(3 * time.Hour)
+	more()
+	n := 0
+	for _, b := range k.raw(0, fsm.Offset(k.next)) {
+		if h := b.Header(); h.Control() && h.ProducerID == 7 {
+			n++
+		}
+	}
+	if n > 1 {
+		t.Errorf("%d markers of the first transactions are there", n)
+	}
+}
+
+// raw gives the batches from an offset to another, as readers of all records get them.
+func (k *keyedLog) raw(from, end fsm.Offset) (batches []kafkaproto.Batch) {
+	t := k.c.t
+	t.Helper()
+	for at := from; at < end; {
+		var slice fsm.Slice
+		eventually(t, "read", func() (err error) {
+			if slice, err = k.c.any().Read(within(t), k.id, at, 1<<20, fsm.ReadUncommitted); err == nil && len(slice.Batches) == 0 {
+				err = fmt.Errorf("nothing at %d", at)
+			}
+			return err
+		})
+		for batch, err := range kafkaproto.Batches(slice.Batches) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if next := fsm.Offset(batch.Header().NextOffset()); next > at && at < end {
+				batches, at = append(batches, batch.Clone()), next
+			}
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
+	}
+	return batches
 }
 
 // checkRemains holds what can be restored from the store alone against what is there: the same

@@ -63,7 +63,7 @@ func (r *Records) compactTier(ctx context.Context, topic *fsm.Topic, p *proposer
 		if err := r.list(ctx, topic, p); err != nil {
 			return err
 		}
-		was, is, err := r.rewriteTier(ctx, p, group, to, keys)
+		was, is, err := r.rewriteTier(ctx, p, group, to, keys, began.UnixMilli()-settings.deleteRetention)
 		if err != nil {
 			return fmt.Errorf("compacting the tier: %w", err)
 		}
@@ -162,25 +162,23 @@ func tierGroup(segments []fsm.TieredSegment, to fsm.Offset, most int64) (group, 
 }
 
 // rewriteTier puts a segment in place of some that follow each other, without the records below an
-// offset that have newer ones of their keys. It gives the bytes of records before and after that.
-func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.TieredSegment, to fsm.Offset, keys *compaction.Keys) (before, after int64, err error) {
-	ended := map[int64]bool{} // producers of which a transaction has ended in the group
+// offset that have newer ones of their keys. Markers of committed transactions that were written
+// before settled, ms since epoch, may go. It gives the bytes of records before and after that.
+func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.TieredSegment, to fsm.Offset, keys *compaction.Keys, settled int64) (before, after int64, err error) {
+	markers := tierMarkers{settled: settled, ended: map[int64]bool{}, begun: map[int64]bool{}}
 	keep := func(batch kafkaproto.Batch, aborted bool) (kafkaproto.Batch, error) {
 		h := batch.Header()
 		if fsm.Offset(h.BaseOffset) >= to {
 			return batch, nil
 		}
 		if h.Control() {
-			// Who reads needs markers of aborted transactions alone. Who restores a log from what
-			// is here must not find a transaction without its marker: of one that is committed,
-			// what is in the group is taken out of it, and the first marker may be that of one
-			// which begins in front of the group.
-			m, err := kafkaproto.ParseMarker(batch)
-			if err == nil && m.Commit && ended[h.ProducerID] {
-				return kafkaproto.Batch{}, nil
+			if markers.needed(batch) {
+				return batch, nil
 			}
-			ended[h.ProducerID] = ended[h.ProducerID] || err == nil
-			return batch, nil
+			return kafkaproto.Batch{}, nil
+		}
+		if h.Transactional() {
+			markers.begun[h.ProducerID] = true
 		}
 		rest, kept, err := batch.Retain(func(record kafkaproto.Record) bool {
 			offset := fsm.Offset(record.Offset)
@@ -221,4 +219,34 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 	segment.Clean = to
 	_, err = r.name(ctx, p, u, fsm.TierReplaceCommand(group, segment))
 	return before, segment.Bytes, err
+}
+
+// tierMarkers says which markers stay in a segment that is put in place of others. Who reads needs
+// markers of aborted transactions alone. Who restores a log from what is here must not find a
+// transaction without its marker: of one that is committed, what is in the group is taken out of
+// it.
+type tierMarkers struct {
+	settled int64          // ms since epoch
+	ended   map[int64]bool // producers of which a transaction has ended in the group
+	begun   map[int64]bool // those with records in a transaction behind that
+}
+
+// needed reports whether a control batch stays. Those of committed transactions go, but:
+//
+//   - the first one of a producer, which may be that of a transaction that begins in front of the
+//     group;
+//   - those that are not settled: a backup may have the records from before, and be about to read on
+//     behind them, for which it has delete.retention.ms, as a reader has with a tombstone;
+//   - for the same reason that of a transaction whose records were in it up to now. The next one
+//     who compacts the tier lets it go.
+func (m *tierMarkers) needed(batch kafkaproto.Batch) bool {
+	h := batch.Header()
+	marker, err := kafkaproto.ParseMarker(batch)
+	if err != nil {
+		return true
+	}
+	gone := marker.Commit && m.ended[h.ProducerID] && !m.begun[h.ProducerID] && h.MaxTimestamp < m.settled
+	m.ended[h.ProducerID] = true
+	delete(m.begun, h.ProducerID)
+	return !gone
 }
