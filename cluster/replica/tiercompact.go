@@ -235,8 +235,8 @@ type tierMarkers struct {
 //
 //   - the first one of a producer, which may be that of a transaction that begins in front of the
 //     group;
-//   - those that are not settled: a backup may have the records from before, and be about to read on
-//     behind them, for which it has delete.retention.ms, as a reader has with a tombstone;
+//   - those that are not settled: a backup may have the records from before, and be about to read
+//     on behind them, for which it has delete.retention.ms, as a reader has with a tombstone;
 //   - for the same reason that of a transaction whose records were in it up to now. The next one
 //     who compacts the tier lets it go.
 func (m *tierMarkers) needed(batch kafkaproto.Batch) bool {
