@@ -883,7 +883,7 @@ func TestWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 
 func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 	c, _ := tierCluster(t, 9, map[string]string{
-		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "7200000",
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "600000",
 		"local.retention.bytes": "3000",
 	})
 	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
@@ -925,7 +925,7 @@ func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 	}
 
 	// Nobody needs them any more.
-	time.Sleep(3 * time.Hour)
+	time.Sleep(13 * time.Minute)
 	more()
 	n := 0
 	for _, b := range k.raw(0, fsm.Offset(k.next)) {
