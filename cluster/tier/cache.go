@@ -16,8 +16,14 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// cache has pieces that were fetched: all of them in files, the last few in memory, too. Nothing in
-// it is needed. What is in a file is checked batch by batch when it is read.
+// cache has pieces that were fetched. The last few are in memory. Of those that have to go from
+// there a file gets what was not read to its end yet, as what is fetched ahead, and what is
+// fetched again before as many bytes have gone as there is room for in files. What is read once
+// from end to end is never written: that would be work for the disk that the logs wait for, and
+// nobody would read it.
+//
+// Nothing in it is needed. What is in a file is checked batch by batch when it is read; what is in
+// memory has just been checked.
 type cache struct {
 	fs    vfs.FS
 	dir   string
@@ -30,18 +36,59 @@ type cache struct {
 	order    list.List                // the one used last in front
 	bytes    int64                    // of files
 	inMemory []*cached                // the one used last at the end
+	gone     gone
 }
 
-// memoryPieces is how many pieces are kept in memory.
-const memoryPieces = 4
+const (
+	// memoryPieces is how many pieces are kept in memory: two readers and what is ahead of them.
+	memoryPieces = 2 * (1 + readAhead)
+	// maxGone bounds the keys that are remembered of what has gone.
+	maxGone = 16 << 10
+)
 
-// cached is a piece in the cache. But for data, it never changes.
+// cached is a piece in the cache.
 type cached struct {
 	key    string
 	size   int64
-	file   string // "": in memory alone
 	places []place
-	data   []byte // nil: not in memory; guarded by the cache's mu
+
+	// The cache's mu guards these. One of data and file is there at least, and what file is does
+	// not change when data is nil.
+	file  string // "": in memory alone
+	data  []byte // nil: not in memory
+	ended bool   // it was read to its end
+}
+
+// gone are the keys of pieces that went from memory without a file, as many as are together as
+// large as all files may be, and maxGone at most.
+type gone struct {
+	by    map[string]*list.Element // of goneKey
+	order list.List                // the one that has just gone in front
+	bytes int64
+}
+
+type goneKey struct {
+	key  string
+	size int64
+}
+
+// add notes one; limit is of the bytes of all.
+func (g *gone) add(key string, size, limit int64) {
+	g.take(key)
+	g.by[key] = g.order.PushFront(goneKey{key, size})
+	for g.bytes += size; g.bytes > limit || len(g.by) > maxGone; {
+		g.take(g.order.Back().Value.(goneKey).key)
+	}
+}
+
+// take takes one out, and reports whether it was there.
+func (g *gone) take(key string) bool {
+	e, ok := g.by[key]
+	if ok {
+		g.bytes -= g.order.Remove(e).(goneKey).size
+		delete(g.by, key)
+	}
+	return ok
 }
 
 // place is where a batch stands in a piece: one every placeEvery bytes.
@@ -53,7 +100,7 @@ type place struct {
 const placeEvery = 64 << 10
 
 func newCache(fs vfs.FS, dir string, limit int64) *cache {
-	return &cache{fs: fs, dir: dir, limit: limit, by: map[string]*list.Element{}}
+	return &cache{fs: fs, dir: dir, limit: limit, by: map[string]*list.Element{}, gone: gone{by: map[string]*list.Element{}}}
 }
 
 // get gives a piece, and what it has in memory; nil: not there.
@@ -66,7 +113,19 @@ func (c *cache) get(key string) (p *cached, data []byte) {
 	}
 	c.order.MoveToFront(e)
 	p = e.Value.(*cached)
+	if i := slices.Index(c.inMemory, p); i >= 0 {
+		c.inMemory = append(slices.Delete(c.inMemory, i, i+1), p)
+	}
 	return p, p.data
+}
+
+// ended notes that a piece was read to its end.
+func (c *cache) ended(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.by[key]; ok {
+		e.Value.(*cached).ended = true
+	}
 }
 
 // has reports whether a piece is there.
@@ -77,23 +136,24 @@ func (c *cache) has(key string) bool {
 	return ok
 }
 
-// put keeps a piece, in a file if that can be written and disk is true. Its bytes must not be
-// changed any more.
-func (c *cache) put(key string, data []byte, places []place, disk bool) *cached {
+// put keeps a piece. disk: files may be written. Its bytes must not be changed any more.
+func (c *cache) put(key string, data []byte, places []place, disk bool) {
 	p := &cached{key: key, size: int64(len(data)), places: places, data: data}
-	if disk && p.size <= c.limit {
-		file := filepath.Join(c.dir, strconv.FormatUint(c.files.Add(1), 10)+".piece")
-		if err := c.write(file, data); err == nil {
-			p.file = file
-		} else {
-			_ = c.fs.Remove(file)
+	var remove []string
+	for _, s := range c.insert(p) {
+		file := ""
+		if disk && s.p.size <= c.limit {
+			file = filepath.Join(c.dir, strconv.FormatUint(c.files.Add(1), 10)+".piece")
+			if c.write(file, s.data) != nil {
+				_ = c.fs.Remove(file)
+				file = ""
+			}
 		}
+		remove = append(remove, c.spill(s.p, file)...)
 	}
-	remove := c.insert(p)
 	for _, file := range remove {
 		_ = c.fs.Remove(file)
 	}
-	return p
 }
 
 func (c *cache) write(file string, data []byte) error {
@@ -108,24 +168,61 @@ func (c *cache) write(file string, data []byte) error {
 	return err
 }
 
-// insert puts a piece in front of all, and gives the files that have no place any more.
-func (c *cache) insert(p *cached) (remove []string) {
+// spilled is a piece that has to go into a file, and its data, which spill may take from it.
+type spilled struct {
+	p    *cached
+	data []byte
+}
+
+// insert puts a piece in front of all, and gives those that have to go from memory into files; they
+// keep their data until spill is called.
+func (c *cache) insert(p *cached) (spills []spilled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.by[p.key]; ok {
-		remove = append(remove, c.removeLocked(e)...)
+	if c.by[p.key] != nil {
+		return nil // two have fetched it
 	}
 	c.by[p.key] = c.order.PushFront(p)
-	if p.file != "" {
-		c.bytes += p.size
-	}
 	c.inMemory = append(c.inMemory, p)
+	if c.gone.take(p.key) {
+		spills = append(spills, spilled{p, p.data})
+	}
 	for len(c.inMemory) > memoryPieces {
 		old := c.inMemory[0]
 		c.inMemory = slices.Delete(c.inMemory, 0, 1)
-		if old.data = nil; old.file == "" {
-			remove = append(remove, c.removeLocked(c.by[old.key])...)
+		switch {
+		case old.file != "":
+			old.data = nil
+		case old.ended:
+			c.removeLocked(c.by[old.key])
+			c.gone.add(old.key, old.size, c.limit)
+		default:
+			spills = append(spills, spilled{old, old.data})
 		}
+	}
+	return spills
+}
+
+// spill notes that a piece has a file, "" if it could not get one, and gives the files that have no
+// place any more.
+func (c *cache) spill(p *cached, file string) (remove []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.by[p.key]
+	stays := slices.Contains(c.inMemory, p)
+	switch {
+	case e == nil || e.Value.(*cached) != p || p.file != "":
+		if file != "" {
+			remove = append(remove, file) // it was taken out meanwhile, or has one
+		}
+		return remove
+	case file != "":
+		p.file, c.bytes = file, c.bytes+p.size
+	case !stays:
+		c.removeLocked(e)
+	}
+	if !stays {
+		p.data = nil
 	}
 	for c.bytes > c.limit {
 		e := c.order.Back()

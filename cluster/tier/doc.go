@@ -14,9 +14,10 @@
 // is read back and compared before its segment is named (upload.go). What is read is checked by the
 // SHA-256 in the index, and the index by that in the partition's log (read.go).
 //
-// cache.go keeps pieces that were read in files, and says how far somebody waits for the store: who
-// reads old records waits for a moment and is then told to come again, while what is fetched comes
-// in. Nobody else waits for a store at all.
+// cache.go keeps the last pieces in memory, and in files what memory has no room for and
+// somebody is likely to ask for. Who reads old records waits for the store for a moment and is
+// then told to come again, while what is fetched comes in (read.go). Nobody else waits for a
+// store at all.
 //
 // # Locks
 //

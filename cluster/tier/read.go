@@ -181,7 +181,10 @@ func (t *Tier) fetch(ctx context.Context, key string, size int64, sum [32]byte) 
 		return nil, err
 	}
 	t.Fetched.Add(int64(len(data)))
-	if !same(data, size, sum) {
+	t.sums <- struct{}{}
+	is := same(data, size, sum)
+	<-t.sums
+	if !is {
 		return nil, fmt.Errorf("%s %w: %d bytes, and %d with another sum were put there", key, ErrDamaged, len(data), size)
 	}
 	return data, nil
@@ -290,7 +293,11 @@ func (t *Tier) readPiece(ctx context.Context, id fsm.PartitionID, s fsm.TieredSe
 		} else if tries == 0 {
 			t.Hits.Add(1)
 		}
-		if err = t.take(p, data, from, maxBytes, memory, r); err == nil || tries > 0 {
+		ended, err := t.take(p, data, from, maxBytes, memory, r)
+		if ended {
+			t.cache.ended(key)
+		}
+		if err == nil || tries > 0 {
 			if err != nil {
 				err = fmt.Errorf("%w: %w", ErrLater, err)
 			}
@@ -317,8 +324,9 @@ func (t *Tier) fetchPiece(ctx context.Context, key string, x *index, i int, wait
 	}, waits)
 }
 
-// take takes batches from an offset on out of a piece.
-func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memory func(int) []byte, r *Read) error {
+// take takes batches from an offset on out of a piece, whose data is nil if it is not in memory.
+// ended: up to the piece's last one.
+func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memory func(int) []byte, r *Read) (ended bool, err error) {
 	pos, want := p.from(from), max(maxBytes, 0)+placeEvery
 	var b []byte
 	begin, end, to := -1, 0, fsm.Offset(0)
@@ -329,11 +337,11 @@ func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memor
 		if end+size <= len(b) {
 			h, err := kafkaproto.ParseBatchHeader(b[end:])
 			if err != nil {
-				return fmt.Errorf("%w: %w", ErrDamaged, err)
+				return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			if size = h.Size(); end+size <= len(b) {
 				if batch, err = kafkaproto.ParseBatch(b[end : end+size]); err != nil {
-					return fmt.Errorf("%w: %w", ErrDamaged, err)
+					return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 				}
 			}
 		}
@@ -343,12 +351,11 @@ func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memor
 				break
 			}
 			if int64(size) > left {
-				return fmt.Errorf("%w: a batch of %d bytes in %d", ErrDamaged, size, left)
+				return false, fmt.Errorf("%w: a batch of %d bytes in %d", ErrDamaged, size, left)
 			}
 			pos, end = pos+int64(end), 0
-			var err error
 			if b, err = t.cache.read(p, data, pos, max(want, size)); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
@@ -360,8 +367,12 @@ func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memor
 		if begin >= 0 && end-begin+size > maxBytes {
 			break
 		}
-		if err := batch.CheckCRC(); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		// What is in memory is what its SHA-256 is of.
+		if data == nil {
+			err = batch.CheckCRC()
+		}
+		if err != nil {
+			return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		if begin < 0 {
 			begin = end
@@ -371,49 +382,47 @@ func (t *Tier) take(p *cached, data []byte, from fsm.Offset, maxBytes int, memor
 			break
 		}
 	}
-	if begin < 0 {
-		return nil
+	if begin >= 0 {
+		r.Batches, r.End = append(memory(end-begin), b[begin:end]...), to
 	}
-	r.Batches, r.End = append(memory(end-begin), b[begin:end]...), to
-	return nil
+	return pos+int64(end) == p.size, nil
 }
 
-// fetchAhead has the pieces fetched that come behind one.
+// fetchAhead has the pieces fetched that come behind one, of the segments that follow as well.
 func (t *Tier) fetchAhead(id fsm.PartitionID, segments []fsm.TieredSegment, s fsm.TieredSegment, x *index, i int) {
-	left := readAhead
-	for ; left > 0 && i+1 < len(x.pieces); left-- {
-		i++
+	at := slices.IndexFunc(segments, func(o fsm.TieredSegment) bool { return o.ID == s.ID })
+	for range readAhead {
+		for i++; i == len(x.pieces); i = 0 {
+			if at++; at == 0 || at == len(segments) {
+				return
+			}
+			s = segments[at]
+			if x = t.indexAhead(id, s); x == nil {
+				return // it is being fetched
+			}
+		}
 		if key := pieceKey(id, nameOf(s), i); !t.cache.has(key) {
 			_, _ = t.fetchPiece(t.ctx, key, x, i, false)
 		}
 	}
-	at := slices.IndexFunc(segments, func(o fsm.TieredSegment) bool { return o.ID == s.ID })
-	if left == 0 || at < 0 || at+1 == len(segments) {
-		return
-	}
-	// The next segment's index, and when that is here, its first piece.
-	s = segments[at+1]
+}
+
+// indexAhead gives the index of a segment, or nil and has it fetched.
+func (t *Tier) indexAhead(id fsm.PartitionID, s fsm.TieredSegment) *index {
 	key := indexKey(id, nameOf(s))
 	t.mu.Lock()
-	x = t.indexes[key]
+	x := t.indexes[key]
 	t.mu.Unlock()
-	if x == nil {
-		if s.IndexBytes <= maxIndex {
-			_, _ = t.object(t.ctx, key, s.IndexBytes, s.IndexSum, func(data []byte) error {
-				x, err := parseIndex(data)
-				if err == nil && x.of(s) {
-					t.keep(key, x, int64(len(data)))
-				}
-				return err
-			}, false)
-		}
-		return
+	if x == nil && s.IndexBytes <= maxIndex {
+		_, _ = t.object(t.ctx, key, s.IndexBytes, s.IndexSum, func(data []byte) error {
+			x, err := parseIndex(data)
+			if err == nil && x.of(s) {
+				t.keep(key, x, int64(len(data)))
+			}
+			return err
+		}, false)
 	}
-	if len(x.pieces) > 0 {
-		if key := pieceKey(id, nameOf(s), 0); !t.cache.has(key) {
-			_, _ = t.fetchPiece(t.ctx, key, x, 0, false)
-		}
-	}
+	return x
 }
 
 // EpochAt gives the leader epoch of an offset that a segment has. Errors wrap ErrLater.

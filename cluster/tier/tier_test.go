@@ -177,6 +177,7 @@ func TestADamagedCacheIsFetchedAgain(t *testing.T) {
 		f := newFixture(t, 1<<20, 2048)
 		f.fill(1, 100, 300)
 		f.all(0, 1<<20)
+		f.all(0, 1<<20) // what is read again is kept in files
 		entries, err := f.fs.List("/data/tier")
 		if err != nil || len(entries) <= memoryPieces {
 			t.Fatal(len(entries), err)
@@ -455,6 +456,7 @@ func TestAFullDiskGetsTheCachesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, 1<<20, 2048)
 		f.fill(1, 100, 300)
+		f.all(0, 1<<20)
 		f.all(0, 1<<20)
 		if f.CacheSize() == 0 {
 			t.Fatal("nothing is in the cache")

@@ -59,6 +59,10 @@ func (u *Upload) Add(ctx context.Context, batch kafkaproto.Batch, next fsm.Offse
 			return err
 		}
 	}
+	if room := len(u.buf) + batch.Size(); room > cap(u.buf) {
+		// In few steps, which are copies, and not more than small uploads need.
+		u.buf = slices.Grow(u.buf, max(room, min(8*room, u.t.PieceBytes))-len(u.buf))
+	}
 	u.buf = append(u.buf, batch.Bytes()...)
 	u.maxTime = max(u.maxTime, batch.Header().MaxTimestamp)
 	u.index.next = next
