@@ -33,7 +33,7 @@ type options struct {
 	versusOptions
 	heavyOptions
 	program string
-	shim    string // another shim's binary
+	shim    string // binaries of other shims, by commas
 }
 
 func main() {
@@ -51,7 +51,7 @@ func main() {
 	only := flag.String("only", "", "regular expression of the sections to run: "+names())
 	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
 	program := flag.String("program", "", "binary of the nodes, where a section does not name one; empty: of this tree")
-	other := flag.String("other-shim", "", "binary of another shim, measured in turns with this tree's in the section shim")
+	other := flag.String("other-shim", "", "binaries of other shims, by commas, measured in turns with this tree's in the section shim")
 	o := options{}
 	o.versusFlags()
 	o.heavyFlags()
