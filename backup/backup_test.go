@@ -1489,6 +1489,59 @@ func TestWhichOfABackupAndATierCounts(t *testing.T) {
 	}
 }
 
+// TestBackupsOfANewerProgramAreKept: they do not count, and while they are there no object goes.
+func TestBackupsOfANewerProgramAreKept(t *testing.T) {
+	for name, newer := range map[string]func(m *Manifest) []byte{
+		"another format": func(*Manifest) []byte { return []byte("trimaran-backup 2 whatever\n{}") },
+		"another within": func(m *Manifest) []byte {
+			m.Format = 2
+			data, _ := m.encode()
+			return data
+		},
+		"a field": func(m *Manifest) []byte {
+			data, _ := m.encode()
+			return sealed(append([]byte(`{"new":1,`), data[headLine+1:]...))
+		},
+	} {
+		for _, which := range [][]int{{1}, {1, 4}} {
+			t.Run(fmt.Sprint(name, which), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c, store := sample(), newMemStore()
+					r := &Repository{Store: store}
+					var ids []string
+					for range 5 {
+						c.add(fsm.TopicID{2}, 0, 1, 10)
+						time.Sleep(time.Minute)
+						ids = append(ids, create(t, c, r, Options{}).Manifest.ID)
+					}
+					for _, at := range which {
+						m, err := r.Manifest(t.Context(), ids[at])
+						if err != nil {
+							t.Fatal(err)
+						}
+						store.objects[manifestKey(ids[at])] = newer(m)
+					}
+					gone := []string{ids[0], ids[2]} // one that is known is kept
+					if len(which) == 1 {
+						gone = append(gone, ids[3])
+					}
+					objects := store.segments()
+					out, err := Prune(t.Context(), r, PruneOptions{Keep: 1, Grace: 1})
+					if !errors.Is(err, ErrNewer) {
+						t.Errorf("%v, and it does not know what the newer one names", err)
+					}
+					if left, err := r.IDs(t.Context()); err != nil || !slices.Equal(left, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(gone, id) })) {
+						t.Errorf("%v are left of %v, %v", left, ids, err)
+					}
+					if out == nil || !slices.Equal(out.Backups, gone) || !slices.Equal(store.segments(), objects) {
+						t.Errorf("%+v, and %d objects are left of %d", out, len(store.segments()), len(objects))
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestBackupsWithoutRecordsAreKept: they do not push others out, and what they name stays.
 func TestBackupsWithoutRecordsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -200,10 +200,18 @@ func parseManifest(data []byte) (*Manifest, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
+		// A newer program's is whole, and may have fields that are not known here.
+		var lax Manifest
+		if json.Unmarshal(text, &lax) == nil {
+			return nil, fmt.Errorf("%w: %w", ErrNewer, err)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, fmt.Errorf("%w: more than one JSON value", ErrDamaged)
+	}
+	if m.Format > format {
+		return nil, fmt.Errorf("%w: format %d, this program knows %d", ErrNewer, m.Format, format)
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)

@@ -36,8 +36,9 @@ type Pruned struct {
 	Young       int      `json:"young"`
 }
 
-// Prune deletes old backups, and then objects that no manifest names. It never deletes an object
-// while there is a manifest that cannot be read, since that may name it.
+// Prune deletes old backups, and then objects that no manifest names. It never deletes a manifest
+// of a newer program, which does not count either, and no object while there is a manifest that
+// cannot be read, since that may name it: then the error says so.
 func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) {
 	if _, err := r.owner(ctx); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.Store, err)
@@ -86,11 +87,15 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	return out, nil
 }
 
-// old gives the backups of some that go where keep are kept. Those that stay must be whole backups.
+// old gives the backups of some that go where keep are kept. Those that stay must be whole backups,
+// besides those of a newer program, which stay.
 func (r *Repository) old(ctx context.Context, ids []string, keep int) (old []string, err error) {
 	whole, catalogs := 0, 0
 	for _, id := range slices.Backward(ids) {
 		m, err := r.Manifest(ctx, id)
+		if errors.Is(err, ErrNewer) {
+			continue
+		}
 		goes := false
 		if err == nil && m.CatalogOnly {
 			catalogs++
