@@ -1542,6 +1542,40 @@ func TestBackupsOfANewerProgramAreKept(t *testing.T) {
 	}
 }
 
+// TestABackupIsMadeAfterThoseOfANewerProgram: where the program before is put back it passes over
+// them, and goes on from the newest that it knows.
+func TestABackupIsMadeAfterThoseOfANewerProgram(t *testing.T) {
+	for _, catalogOnly := range []bool{false, true} {
+		for _, known := range []int{0, 1} {
+			t.Run(fmt.Sprint(catalogOnly, known), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c, store := sample(), newMemStore()
+					r := &Repository{Store: store}
+					for i := range known + 2 {
+						time.Sleep(time.Minute)
+						id := create(t, c, r, Options{}).Manifest.ID
+						if i >= known {
+							store.objects[manifestKey(id)] = []byte("trimaran-backup 2 whatever\n{}")
+						}
+					}
+					time.Sleep(time.Minute)
+					out := create(t, c, r, Options{CatalogOnly: catalogOnly})
+					objects := 0
+					for range out.Manifest.objects() {
+						objects++
+					}
+					if (objects > 0) != (known > 0 || !catalogOnly) {
+						t.Errorf("it names %d objects", objects)
+					}
+					if out.Objects > 0 && known > 0 {
+						t.Errorf("%d objects were put there again", out.Objects)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestBackupsWithoutRecordsAreKept: they do not push others out, and what they name stays.
 func TestBackupsWithoutRecordsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

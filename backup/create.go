@@ -152,23 +152,11 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	return c.created, nil
 }
 
-// base gives the manifest whose objects a new backup names again: the newest, and for one that
-// stores nothing itself the newest that has all topics. The error is ErrNotFound if there is none.
+// base gives the manifest whose objects a new backup names again: the newest that is known, and for
+// one that stores nothing itself the newest of these that has all topics. The error is ErrNotFound
+// if there is none.
 func (r *Repository) base(ctx context.Context, catalogOnly bool) (*Manifest, error) {
-	newest, err := r.Newest(ctx, time.Time{})
-	if !catalogOnly || err != nil || len(newest.Patterns) == 0 {
-		return newest, err
-	}
-	ids, err := r.IDs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range slices.Backward(ids) {
-		if m, err := r.Manifest(ctx, id); err != nil || len(m.Patterns) == 0 {
-			return m, err
-		}
-	}
-	return nil, ErrNotFound
+	return r.newestKnown(ctx, func(m *Manifest) bool { return !catalogOnly || len(m.Patterns) == 0 })
 }
 
 // keepTopics leaves out offsets of topics that are not in a backup.

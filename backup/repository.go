@@ -185,6 +185,29 @@ func (r *Repository) Newest(ctx context.Context, before time.Time) (*Manifest, e
 	return nil, fmt.Errorf("%s: a backup from before %s %w; the oldest is %s", r.Store, before.UTC().Format(time.RFC3339), ErrNotFound, ids[0])
 }
 
+// NewestKnown is Newest without those of a newer program, which may have been put back to this one.
+func (r *Repository) NewestKnown(ctx context.Context) (*Manifest, error) {
+	return r.newestKnown(ctx, func(*Manifest) bool { return true })
+}
+
+func (r *Repository) newestKnown(ctx context.Context, fits func(*Manifest) bool) (*Manifest, error) {
+	ids, err := r.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Backward(ids) {
+		if ahead(id) {
+			continue
+		}
+		m, err := r.Manifest(ctx, id)
+		if errors.Is(err, ErrNewer) || err == nil && !fits(m) {
+			continue
+		}
+		return m, err
+	}
+	return nil, fmt.Errorf("%s: a backup that this program knows %w", r.Store, ErrNotFound)
+}
+
 // put stores a manifest under its id, which nobody else has.
 func (r *Repository) put(ctx context.Context, m *Manifest) error {
 	data, err := m.encode()

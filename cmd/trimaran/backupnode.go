@@ -176,7 +176,7 @@ func (b *backups) failed(ctx context.Context, what string, err error) time.Time 
 
 // last gives when the newest backup in the store was begun; zero: there is none.
 func (b *backups) last(ctx context.Context) (time.Time, error) {
-	m, err := b.store.Newest(ctx, time.Time{})
+	m, err := b.store.NewestKnown(ctx)
 	if errors.Is(err, backup.ErrNotFound) {
 		b.change(func(*admin.BackupStatus) {})
 		return time.Time{}, nil
