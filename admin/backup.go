@@ -11,6 +11,10 @@ type BackupOp string
 // The operations.
 const (
 	BackupCatalog BackupOp = "catalog" // what a backup keeps of the catalog
+	// HoldCommits has no transaction commit for a moment, and answers when all that were decided
+	// have their markers everywhere. ReleaseCommits ends it, and says whether it was so all along.
+	HoldCommits    BackupOp = "hold"
+	ReleaseCommits BackupOp = "release"
 	// RestoreTopic creates a topic that is to be restored. Done twice it creates once.
 	RestoreTopic BackupOp = "create"
 	// RestoreBatches appends batches that keep their offsets. What is there already is left out.
@@ -30,6 +34,7 @@ type BackupRequest struct {
 	Last      bool             `json:"last,omitempty"`      // none follow: open transactions end
 	Producers int64            `json:"producers,omitempty"` // of EndRestore, see fsm.EndRestore
 	Security  *CatalogSecurity `json:"security,omitempty"`  // of RestoreSecurity
+	Holds     []Hold           `json:"holds,omitempty"`     // of ReleaseCommits
 }
 
 // BackupAnswer is the answer to a BackupRequest.
@@ -37,7 +42,15 @@ type BackupAnswer struct {
 	Error     string       `json:"error,omitempty"` // "": it was done
 	Retriable bool         `json:"retriable,omitempty"`
 	Catalog   *CatalogCopy `json:"catalog,omitempty"`
-	Next      fsm.Offset   `json:"next,omitempty"` // of RestoreBatches: the next offset
+	Next      fsm.Offset   `json:"next,omitempty"`  // of RestoreBatches: the next offset
+	Holds     []Hold       `json:"holds,omitempty"` // of HoldCommits
+	Held      bool         `json:"held,omitempty"`  // of ReleaseCommits: they were held all along
+}
+
+// Hold is that of one shard's coordinator of transactions.
+type Hold struct {
+	Shard int    `json:"shard"`
+	Hold  uint64 `json:"hold"`
 }
 
 // CatalogCopy is what a backup keeps of the catalog.
@@ -81,6 +94,9 @@ type BackupStatus struct {
 	TookMs   int64  `json:"took_ms,omitempty"`
 	Bytes    int64  `json:"bytes,omitempty"`
 	Uploaded int64  `json:"uploaded,omitempty"` // of these new to the store, if this node made it
+	// Torn says why transactions may be torn in the last one; "": they are not, or it is of a
+	// program that did not look.
+	Torn string `json:"torn,omitempty"`
 	// Failed counts those that were not made since the last, FailedInAll since this node makes
 	// them. Error is why the last one was not.
 	Failed      int    `json:"failed,omitempty"`

@@ -138,6 +138,7 @@ type memCluster struct {
 	fault     func(op string) error                     // before an operation is done, and after
 	changed   func(op string, id fsm.TopicID, part int) // told of each read
 	producers int64
+	hold      func() (func(context.Context) (bool, error), error) // nil: commits are always held
 }
 
 type memLog struct {
@@ -222,6 +223,29 @@ func (c *memCluster) Bounds(_ context.Context, t admin.TopicCopy, partition int3
 		return 0, 0, 0, err
 	}
 	return l.start, l.next, l.epoch, nil
+}
+
+func (c *memCluster) Ends(_ context.Context, topics []admin.TopicCopy) (all [][]End, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, "ends")
+	for _, t := range topics {
+		var ends []End
+		for _, l := range c.logs[t.ID] {
+			ends = append(ends, End{l.next, l.epoch})
+		}
+		all = append(all, ends)
+	}
+	return all, nil
+}
+
+func (c *memCluster) Hold(context.Context) (func(context.Context) (bool, error), error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hold == nil {
+		return func(context.Context) (bool, error) { return true, nil }, nil
+	}
+	return c.hold()
 }
 
 func (c *memCluster) Read(_ context.Context, t admin.TopicCopy, partition int32, offset int64) (data []byte, err error) {

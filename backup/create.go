@@ -28,6 +28,14 @@ type Source interface {
 	// Bounds gives the first offset, the next offset and the leader epoch of a partition, as a
 	// confirmed leader knows them. The error is ErrGone if the topic is not there.
 	Bounds(ctx context.Context, topic admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error)
+	// Ends gives the ends of all partitions of topics, each as a confirmed leader knows it after
+	// the call began; nil where the topic is not there.
+	Ends(ctx context.Context, topics []admin.TopicCopy) ([][]End, error)
+	// Hold has no transaction commit for a moment, and returns when all that were decided have
+	// their markers and their groups' offsets everywhere. release ends it, which it does by itself
+	// after seconds, and says whether it was so all along. The error wraps ErrNeverHeld if to try
+	// again is of no use.
+	Hold(ctx context.Context) (release func(ctx context.Context) (held bool, err error), err error)
 	// Read gives whole record batches, the first of which has the offset, or is the next one
 	// behind it; at least one. Errors are ErrGone, ErrTrimmed if the log begins above the offset,
 	// and ErrNothing if no batch stands from the offset to the log's end.
@@ -84,7 +92,9 @@ type Created struct {
 	Manifest *Manifest
 	// Uploaded counts bytes and objects that were new to the store.
 	Uploaded, Objects int64
-	Skipped           []string // topics that are being restored, or were deleted meanwhile
+	// Torn says why transactions may be torn in it; "": they are not, or no records were read.
+	Torn    string
+	Skipped []string // topics that are being restored, or were deleted meanwhile
 }
 
 // maxTails is how many objects that are not full may stand at a partition's end. Then they are read
@@ -119,25 +129,44 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 		return nil, fmt.Errorf("no topic fits %s", strings.Join(o.Patterns, ", "))
 	}
 	c := &creation{from: from, to: to, options: o, created: &Created{}}
+	// Compaction goes on, and of what ends somewhere may take records that stand for others behind
+	// that. So those topics are read before it is looked where they end, and what is left after.
+	early := &Manifest{Started: time.Now().UnixMilli()}
+	if !o.CatalogOnly {
+		early.Topics, _, err = c.topics(ctx, compacted(catalog), nil, before)
+	}
+	if err != nil {
+		return nil, err
+	}
+	moment, torn, never, err := c.moment(ctx)
+	if err != nil {
+		return nil, err
+	}
 	m := &Manifest{
 		Format: format, ID: newID(now), ClusterID: catalog.ClusterID, Started: now.UnixMilli(), Patterns: o.Patterns,
-		Topics: []Topic{}, Security: catalog.Security, CatalogOnly: o.CatalogOnly,
+		Whole: torn == "" && !o.CatalogOnly, Torn: torn, Topics: []Topic{}, Security: moment.catalog.Security, CatalogOnly: o.CatalogOnly,
 	}
 	if o.CatalogOnly && before.ID != "" {
 		m.Records = before.recordsTime().UnixMilli()
 	}
-	// Offsets of groups come first: whatever they point at is there when the ends are asked for.
-	groups, err := from.Groups(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("offsets of groups: %w", err)
-	}
-	if err := c.topics(ctx, catalog, before, m); err != nil {
+	var topics []Topic
+	if topics, c.created.Skipped, err = c.topics(ctx, moment.catalog, moment.ends, early, before); err != nil {
 		return nil, err
+	}
+	m.Topics = append(m.Topics, topics...)
+	if m.Whole {
+		m.Torn = moment.beyond(m.Topics)
+		m.Whole = m.Torn == ""
+	}
+	c.created.Torn = m.Torn
+	if never {
+		// Its nodes may be of before, and take a manifest with what they do not know for damaged.
+		m.Torn = ""
 	}
 	if err := c.dropGone(ctx, m); err != nil {
 		return nil, err
 	}
-	m.Groups = keepTopics(groups, m)
+	m.Groups = keepTopics(moment.groups, m)
 	m.Finished = max(time.Now().UnixMilli(), m.Started)
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("the cluster gave what cannot be: %w", err)
@@ -184,8 +213,16 @@ type creation struct {
 	uploaded, objects atomic.Int64 // of created
 }
 
-// topics backs up all topics that are selected.
-func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, before *Manifest, m *Manifest) error {
+// compacted leaves out topics that are not.
+func compacted(catalog *admin.CatalogCopy) *admin.CatalogCopy {
+	c := *catalog
+	c.Topics = slices.DeleteFunc(slices.Clone(c.Topics), func(t admin.TopicCopy) bool { return !t.Compacted })
+	return &c
+}
+
+// topics backs up all topics that are selected, up to ends; nil: to where they end now. before are
+// earlier backups, of which the first that has a topic is gone on from.
+func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, ends map[fsm.TopicID][]End, before ...*Manifest) (topics []Topic, skipped []string, err error) {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(c.options.Parallel)
 	type selected struct {
@@ -198,7 +235,12 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 			continue
 		}
 		if t.Restoring {
-			c.created.Skipped = append(c.created.Skipped, t.Name)
+			skipped = append(skipped, t.Name)
+			continue
+		}
+		to, there := ends[t.ID]
+		if ends != nil && !there {
+			skipped = append(skipped, t.Name)
 			continue
 		}
 		s := &selected{topic: Topic{
@@ -206,7 +248,7 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 			Compacted: t.Compacted, DeleteRetentionMs: t.DeleteRetentionMs, Partitions: make([]Partition, t.Partitions),
 		}}
 		all = append(all, s)
-		old := before.topic(t.ID)
+		old, began := newestOf(before, t.ID)
 		if old != nil && old.Compacted && c.options.CatalogOnly {
 			// The records are as old as they were.
 			s.topic.Compacted, s.topic.DeleteRetentionMs = true, min(old.DeleteRetentionMs, t.DeleteRetentionMs)
@@ -214,13 +256,17 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 		for p := range t.Partitions {
 			work.Go(func() (err error) {
 				var had Partition
-				if old != nil && p < len(old.Partitions) && (c.options.CatalogOnly || old.goesOn(&s.topic, before.recordsTime(), 2)) {
+				if old != nil && p < len(old.Partitions) && (c.options.CatalogOnly || old.goesOn(&s.topic, began, 2)) {
 					had = old.Partitions[p]
 				}
-				s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), had)
-				if err == nil && len(had.Objects) > 0 && !c.options.CatalogOnly && !old.goesOn(&s.topic, before.recordsTime(), 1) {
+				var end *End
+				if to != nil {
+					end = &to[p]
+				}
+				s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), end, had)
+				if err == nil && len(had.Objects) > 0 && !c.options.CatalogOnly && !old.goesOn(&s.topic, began, 1) {
 					// The reading took longer than it may.
-					s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), Partition{})
+					s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), end, Partition{})
 				}
 				if errors.Is(err, ErrGone) {
 					s.gone.Store(true)
@@ -234,16 +280,26 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 		}
 	}
 	if err := work.Wait(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, s := range all {
 		if s.gone.Load() {
-			c.created.Skipped = append(c.created.Skipped, s.topic.Name)
+			skipped = append(skipped, s.topic.Name)
 			continue
 		}
-		m.Topics = append(m.Topics, s.topic)
+		topics = append(topics, s.topic)
 	}
-	return nil
+	return topics, skipped, nil
+}
+
+// newestOf gives a topic in the first of some backups that has it, and when that was begun.
+func newestOf(all []*Manifest, id fsm.TopicID) (*Topic, time.Time) {
+	for _, m := range all {
+		if t := m.topic(id); t != nil {
+			return t, m.recordsTime()
+		}
+	}
+	return nil, time.Time{}
 }
 
 // goesOn reports whether what a backup that was begun then has of a topic may be a part of one now.
@@ -275,11 +331,12 @@ func (c *creation) dropGone(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-// partition backs up a partition; had is what the backup before has of it.
-func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition int32, had Partition) (Partition, error) {
+// partition backs up a partition up to end; nil: to where it ends now. had is what the backup
+// before has of it.
+func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition int32, end *End, had Partition) (Partition, error) {
 	const most = 10 // how often retention may be faster
 	for try := 0; ; try++ {
-		p, err := c.once(ctx, t, partition, had)
+		p, err := c.once(ctx, t, partition, end, had)
 		if errors.Is(err, ErrTrimmed) && try < most {
 			continue
 		}
@@ -287,9 +344,14 @@ func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition i
 	}
 }
 
-func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32, had Partition) (p Partition, err error) {
+func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32, end *End, had Partition) (p Partition, err error) {
 	if p.Start, p.End, p.Epoch, err = c.from.Bounds(ctx, t, partition); err != nil {
 		return p, err
+	}
+	if end != nil {
+		if err := p.cut(*end); err != nil {
+			return p, err
+		}
 	}
 	if int64(p.Epoch)-int64(had.Epoch) >= fsm.RecoveryGap/2 {
 		// The log has gone on without a majority since. What the earlier backup has of its end may
@@ -324,6 +386,7 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 		if end == p.End {
 			return p, nil
 		}
+		// From here on it is not where the others end (moment.beyond).
 		p.End, p.Epoch = end, max(p.Epoch, epoch)
 	}
 	return p, fmt.Errorf("it was compacted while it was read, %d times in a row", maxReads)

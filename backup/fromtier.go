@@ -103,6 +103,7 @@ func Gather(ctx context.Context, m *Manifest, from *Repository, t Tier, o Restor
 	}
 	whole := *m
 	whole.Topics, whole.CatalogOnly, whole.withTier = nil, false, true
+	whole.Whole, whole.Torn = false, "" // of each partition the tier has more, or not
 	for _, old := range m.Topics {
 		if _, renamed := o.Rename[old.Name]; len(o.Rename) > 0 && !renamed || len(o.Rename) == 0 && !o.selects(old.Name) {
 			continue

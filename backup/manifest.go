@@ -24,6 +24,8 @@ const (
 	maxManifest = 512 << 20
 	// maxObject bounds an object with records: what is cut at objectBytes, and a batch behind that.
 	maxObject = objectBytes + kafkaproto.FrameLimit
+	// maxTorn bounds Manifest.Torn, in bytes.
+	maxTorn = 500
 	// objectBytes is the size from which on an object ends.
 	objectBytes = 16 << 20
 )
@@ -49,7 +51,12 @@ type Manifest struct {
 	CatalogOnly bool  `json:"catalog_only,omitempty"`
 	Records     int64 `json:"records,omitempty"`
 	// Patterns are those of the topics that were asked for; none: all.
-	Patterns []string              `json:"patterns,omitempty"`
+	Patterns []string `json:"patterns,omitempty"`
+	// Whole: what there is of a transaction in these topics, and of its groups' offsets in them, is
+	// in it entirely or, as a transaction that is open, not at all. Torn says why that is not sure.
+	// Neither is there with CatalogOnly, nor of clusters with nodes that do not know either.
+	Whole    bool                  `json:"whole,omitempty"`
+	Torn     string                `json:"torn,omitempty"`
 	Topics   []Topic               `json:"topics"`
 	Groups   []Group               `json:"groups"`
 	Security admin.CatalogSecurity `json:"security"`
@@ -232,6 +239,9 @@ func (m *Manifest) check() error {
 	}
 	if m.Records < 0 || m.Records > m.Started || m.Records > 0 && !m.CatalogOnly {
 		return fmt.Errorf("begun at %d, with records of %d", m.Started, m.Records)
+	}
+	if m.Whole && m.Torn != "" || len(m.Torn) > 8*maxTorn { // JSON may have made bytes runes
+		return fmt.Errorf("transactions that are whole and torn: %q", m.Torn)
 	}
 	names, ids := map[string]bool{}, map[fsm.TopicID]bool{}
 	for i := range m.Topics {

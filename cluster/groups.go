@@ -31,3 +31,13 @@ func (n *Node) answerEndOffsets(ctx context.Context, _ string, q calls.EndOffset
 	s.Settle(ctx)
 	return calls.Nothing{}, s.EndOffsets(ctx, q.Group, q.Marker)
 }
+
+// answerHoldCommits answers calls.HoldCommits.
+func (n *Node) answerHoldCommits(ctx context.Context, _ string, q calls.HoldCommitsRequest) (uint64, error) {
+	s := n.shard(q.Shard)
+	if s == nil {
+		return 0, errNotLeader{}
+	}
+	s.Settle(ctx)
+	return s.HoldCommits(ctx, q.Hold)
+}

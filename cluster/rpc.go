@@ -159,6 +159,7 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
 	calls.Handle(s, calls.EndOffsets, n.answerEndOffsets)
+	calls.Handle(s, calls.HoldCommits, n.answerHoldCommits)
 }
 
 // tellLeader returns errNotLeader with the leader in it when that is known.

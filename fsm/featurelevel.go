@@ -25,7 +25,8 @@ import (
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
 //	7  a transaction may have begun while its coordinator has replicated nothing of it
 //	8  tiers: what partitions' logs say of records in a store; remote.storage.enable=true
-const FeatureLevel = 8
+//	9  commits of transactions are held for a moment, while a backup looks how far logs are
+const FeatureLevel = 9
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
@@ -36,6 +37,9 @@ const LevelCompaction = 6
 // LevelTransactionsAhead is the level from which on every coordinator of transactions asks the
 // partitions of one that is decided whether the next has begun.
 const LevelTransactionsAhead = 7
+
+// LevelHolds is the level from which on every coordinator of transactions holds commits when asked.
+const LevelHolds = 9
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.

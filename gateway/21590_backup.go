@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/audit"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -46,6 +47,11 @@ func mayTravel(c *admin.CatalogCopy, clear bool) error {
 type Backups interface {
 	// CopyCatalog gives what a backup keeps of the catalog, as it was when the call began or newer.
 	CopyCatalog(ctx context.Context) (*admin.CatalogCopy, error)
+	// HoldCommits has no transaction commit for a moment, a few seconds at most, and returns when
+	// all that were decided have their markers everywhere. ReleaseCommits ends it, and says whether
+	// it was so all along.
+	HoldCommits(ctx context.Context) ([]admin.Hold, error)
+	ReleaseCommits(ctx context.Context, holds []admin.Hold) (held bool, err error)
 	// RestoreBatches appends batches that keep their offsets to a partition of a topic that is
 	// being restored, and gives the next offset. What is there already is left out. last: nothing
 	// follows.
@@ -111,6 +117,11 @@ func (r *request) backup(ctx context.Context, asked admin.BackupRequest, batches
 		if err == nil {
 			err = mayTravel(answer.Catalog, r.conn.client.Facts.Clear)
 		}
+	case asked.Op == admin.HoldCommits:
+		r.noteBackup(asked)
+		answer.Holds, err = s.backups.HoldCommits(ctx)
+	case asked.Op == admin.ReleaseCommits && len(asked.Holds) <= coordinator.Shards:
+		answer.Held, err = s.backups.ReleaseCommits(ctx, asked.Holds)
 	case asked.Op == admin.RestoreTopic && asked.Create != nil && asked.Create.Restore != nil:
 		r.noteBackup(asked)
 		err = s.changes.CreateTopic(ctx, *asked.Create, false)

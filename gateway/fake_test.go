@@ -177,6 +177,12 @@ func (f *fakeCluster) RestoreBatches(context.Context, fsm.PartitionID, []kafkapr
 	return -1, outcome.ErrInvalidConfig
 }
 
+// HoldCommits implements Backups.
+func (f *fakeCluster) HoldCommits(context.Context) ([]admin.Hold, error) { return nil, nil }
+
+// ReleaseCommits implements Backups.
+func (f *fakeCluster) ReleaseCommits(context.Context, []admin.Hold) (bool, error) { return true, nil }
+
 // EndRestore implements Backups.
 func (f *fakeCluster) EndRestore(context.Context, fsm.EndRestore) error { return nil }
 

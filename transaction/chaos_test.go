@@ -159,15 +159,19 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		rounds = 50
 	}
-	ended, start := 0, fromEnv(t, "CHAOS_SEED", 0)
+	ended, held, start := 0, 0, fromEnv(t, "CHAOS_SEED", 0)
 	for seed := start; seed < start+rounds; seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			defer logIfFailed(t, "with seed", seed)
-			ended += chaos(t, uint64(seed))
+			n, cuts := chaos(t, uint64(seed))
+			ended, held = ended+n, held+cuts
 		})
 	}
 	if ended < 2*rounds {
 		t.Errorf("%d transactions ended in %d rounds", ended, rounds)
+	}
+	if held < 2*rounds {
+		t.Errorf("commits were held all along %d times in %d rounds", held, rounds)
 	}
 }
 
@@ -208,8 +212,9 @@ func (w *world) unusual(dice *rand.Rand) {
 }
 
 // chaos gives how many transactions ended as their producers were told. With some seeds that is
-// none: producers go in the middle of their first, or fence each other.
-func chaos(t *testing.T, seed uint64) (ended int) {
+// none: producers go in the middle of their first, or fence each other. And how often commits were
+// held while somebody read.
+func chaos(t *testing.T, seed uint64) (ended, held int) {
 	random := rand.New(rand.NewPCG(seed, 1)) // under world.mu in decide, else before anything runs
 	trouble, goes := random.IntN(30)+1, random.IntN(3) == 0
 	w := newWorld(t, seed%4 > 0, func(kind string) fate {
@@ -228,6 +233,11 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer func() { cancel(); synctest.Wait(); w.c.Close() }()
 	go w.failovers(ctx)
+	cuts := &cuts{w: w, random: rand.New(rand.NewPCG(seed, 100))}
+	var holders sync.WaitGroup
+	holding, let := context.WithCancel(ctx)
+	defer let()
+	holders.Go(func() { cuts.run(holding) })
 
 	type result struct {
 		name   string
@@ -283,12 +293,15 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 		w.mu.Unlock()
 	}
 	clients.Wait()
+	let()
+	holders.Wait()
 	w.settle()
 	for _, r := range results {
 		w.checkValues(r.name, r.values, r.told)
+		cuts.check(r.name, r.values)
 		if r.told != "" {
 			ended++
 		}
 	}
-	return ended
+	return ended, len(cuts.all)
 }

@@ -90,13 +90,15 @@ type Coordinator struct {
 	lines map[string]*line
 	// abort is the next look at what is open too long; nil: there are no ids.
 	abort *tenure.Timer
+	// holds are of commits (hold.go).
+	holds holds
 }
 
 // New takes over the shard. What was decided before goes on from here.
 func New(cfg Config) *Coordinator {
 	c := &Coordinator{
 		cfg: cfg, set: cfg.Settings.WithDefaults(), log: cfg.Logger, counters: cfg.Counters,
-		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line), tenure: tenure.New(),
+		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line), holds: newHolds(), tenure: tenure.New(),
 	}
 	if c.log == nil {
 		c.log = slog.Default()

@@ -14,6 +14,8 @@
 // command whose fate nobody knows may be applied whenever it will, and never undoes another
 // decision.
 //
+// Whoever makes a backup has commits held for a moment (hold.go).
+//
 // What the package may know: time, through package time; the topics of the catalog, how a command
 // is replicated and how a marker gets to its partition, through functions it is given. It does not
 // know the network, the disk, Raft, nor which versions of the protocol a client speaks beyond what

@@ -20,7 +20,7 @@ func (c *Coordinator) endTxn(ctx context.Context, client Client, req *kmsg.EndTx
 	if client.Version >= 5 {
 		decide = decideEnd2
 	}
-	s, err := c.ask(ctx, req.TransactionalID, func(v view) step { return decide(v, from, req.Commit) })
+	s, err := c.askToEnd(ctx, req.TransactionalID, func(v view) step { return decide(v, from, req.Commit) })
 	if err != nil {
 		return nil, err
 	}

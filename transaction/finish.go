@@ -54,7 +54,15 @@ func (l *line) spread(p transactions.Producer, earlier bool) {
 	c.mu.Lock()
 	l.next = newNext(p, scope, earlier, ahead)
 	c.mu.Unlock()
-	c.markers.write(mark, scope, func(begun []fsm.PartitionID) { l.arrived(mark, begun) })
+	if mark.Commit {
+		c.begunToEnd()
+	}
+	c.markers.write(mark, scope, func(begun []fsm.PartitionID) {
+		if mark.Commit {
+			c.hasEnded()
+		}
+		l.arrived(mark, begun)
+	})
 }
 
 // arrived notes that all have the marker, and where the next transaction is open. What waits for

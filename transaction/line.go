@@ -47,8 +47,9 @@ type step struct {
 	counts         func(*Counters) counter
 	// told is the producer id and epoch that the client is told.
 	told identity
-	// replicated: a command that was decided with this step is. unknown: none could be.
-	replicated, unknown bool
+	// replicated: a command that was decided with this step is. unknown: none could be. held: it
+	// would commit, and commits are held (hold.go); it is decided again by who asked.
+	replicated, unknown, held bool
 }
 
 type identity struct {
@@ -96,7 +97,7 @@ type line struct {
 // the transaction before is not over, at most Settings.EndWait. The error is ctx's, or Confirm's.
 func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) step) (step, error) {
 	s, err := c.decided(ctx, id, decide)
-	if err == nil && !s.replicated && !s.unknown {
+	if err == nil && !s.replicated && !s.unknown && !s.held {
 		err = c.confirm(ctx)
 	}
 	return s, err
@@ -273,6 +274,12 @@ func (l *line) turn(asks []*ask) []*ask {
 	}
 	if len(d.asks) == 0 {
 		return rest
+	}
+	if v.producer.Phase == transactions.PrepareCommit {
+		if !c.mayDecide() {
+			return append(d.asks, rest...) // they are held since a moment ago
+		}
+		defer c.hasDecided()
 	}
 	if d.foreseen {
 		l.proposes()

@@ -37,7 +37,8 @@ func (c *Coordinator) sweepOpen() {
 		switch {
 		case o.producer.Phase.Preparing():
 			c.finish(o.id)
-		case now.Sub(heard) >= c.set.AbortInterval && c.late(o.producer, now.UnixMilli()):
+		case now.Sub(heard) >= c.set.AbortInterval && c.late(o.producer, now.UnixMilli()) && !c.held():
+			// While commits are held, its own may wait.
 			late = append(late, o.id)
 		}
 	}

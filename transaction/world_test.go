@@ -67,6 +67,7 @@ type world struct {
 	targets map[string]*modelTarget
 	gone    map[string]bool
 	owners  map[identity]string
+	markers int // that ended something so far
 }
 
 // modelTarget is a partition, or a group's offsets.
@@ -148,6 +149,7 @@ type value struct {
 	target string
 	after  int16  // the epochs of markers that end it are higher
 	fate   string // "": it is open; "committed", "aborted"
+	ended  int    // world.markers when that came
 }
 
 func newWorld(t *testing.T, ahead bool, decide func(kind string) fate) *world {
@@ -380,7 +382,9 @@ func (w *world) end(target string, m fsm.Marker) (begun bool) {
 		w.t.Errorf("%s: %+v, the epoch is %d", target, m, p.epoch)
 	}
 	p.last, p.epoch = m.Number, m.Epoch
+	w.markers++
 	for _, v := range p.open {
+		v.ended = w.markers
 		if m.Epoch <= v.after {
 			w.t.Errorf("%s: %+v ends a value of %s, which is of a later transaction", target, m, v.txn)
 		}

@@ -157,6 +157,8 @@ func TestBytesOnTheWire(t *testing.T) {
 	golden(t, Full, true, "01", Nothing{}, "")
 	golden(t, Hash, HashRequest{part, 1, 2, 3}, partHex+"0000000000000001 0000000000000002 0000000000000003", ReplicaHash{UpTo: 2, Bytes: 70, Sum: [32]byte{0xee}}, "0000000000000002 0000000000000046 ee"+strings.Repeat("00", 31))
 	golden(t, CreateShards, Nothing{}, "", CatalogReply{Index: 9}, text(`{"index":9}`))
+	shard := fsm.PartitionID{Topic: fsm.GroupShardsID, Partition: 7}
+	golden(t, HoldCommits, HoldCommitsRequest{shard, 0x0102030405060708}, hex.EncodeToString(fsm.GroupShardsID[:])+"00000007 0102030405060708", uint64(9), "0000000000000009")
 	golden(t, Administer, admin.Request{Op: admin.OpDrain, Node: "n1"}, text(`{"op":"drain","node":"n1"}`), CatalogReply{Index: 9}, text(`{"index":9}`))
 	binding := acl.Binding{Type: acl.Topic, Pattern: acl.Literal, Name: "t", Principal: "User:a", Host: "*", Operation: acl.Read, Permission: acl.Allow}
 	name := "t"

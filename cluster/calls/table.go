@@ -93,6 +93,9 @@ var (
 	EndOffsets = define(Row{Kind: 72, Name: "EndOffsets", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
 		Request: "shard, group, marker of a transaction", Answer: "nothing, when the group's offsets are committed or dropped"}, endOffsetsCall)
 
+	HoldCommits = define(Row{Kind: 73, Name: "HoldCommits", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelHolds,
+		Request: "shard, hold to let go of or 0", Answer: "hold, when commits are held and none is under way; 0: the one to let go did not stand all along"}, holdCommitsCall)
+
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)
 

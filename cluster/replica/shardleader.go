@@ -233,6 +233,25 @@ func (s *Shard) EndOffsets(ctx context.Context, group string, m fsm.Marker) erro
 	return nil
 }
 
+// HoldCommits has the coordinator here hold commits of transactions, and gives the hold. Or, if
+// that is not 0, it has it let go, and gives it back if it stood all along, else 0. Errors are as
+// those of Coordinate, or transaction.ErrNotSettled.
+func (s *Shard) HoldCommits(ctx context.Context, hold uint64) (uint64, error) {
+	l, err := s.coordinating()
+	if err != nil {
+		return 0, err
+	}
+	if hold == 0 {
+		hold, err = l.transactions.HoldCommits(ctx)
+	} else if held, herr := l.transactions.ReleaseCommits(ctx, hold); !held || herr != nil {
+		hold, err = 0, herr
+	}
+	if err != nil && !errors.Is(err, transaction.ErrNotSettled) {
+		err = l.unanswered(ctx, err)
+	}
+	return hold, err
+}
+
 // committed reports whether a request of a group asks for what is replicated.
 func committed(req kmsg.Request) bool {
 	switch kmsg.Key(req.Key()) {

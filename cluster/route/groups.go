@@ -37,6 +37,8 @@ type Coordinator interface {
 	Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 	// EndOffsets ends a transaction in the offsets of a group.
 	EndOffsets(ctx context.Context, group string, m fsm.Marker) error
+	// HoldCommits begins to hold commits of transactions, if hold is 0, and else lets go of one.
+	HoldCommits(ctx context.Context, hold uint64) (uint64, error)
 }
 
 // Groups finds the coordinators of consumer groups.
@@ -123,4 +125,23 @@ func (g *Groups) EndOffsets(ctx context.Context, group string, m fsm.Marker) err
 		}
 		return local.EndOffsets(ctx, group, m)
 	})
+}
+
+// HoldCommits has the leader of a shard hold commits of transactions, and gives the hold. Or, if
+// that is not 0, it has it let go, and gives it back if it stood all along, else 0.
+func (g *Groups) HoldCommits(ctx context.Context, index int, hold uint64) (held uint64, err error) {
+	id := ShardID(index)
+	err = g.router.AtLeader(ctx, id, HoldLeaderless, func(ctx context.Context, h calls.Hint, here bool) (err error) {
+		if !here {
+			held, err = calls.HoldCommits.Ask(ctx, g.router.cfg.Caller, h.Identity, calls.HoldCommitsRequest{Shard: id, Hold: hold})
+			return err
+		}
+		local := g.router.cfg.Host.Coordinator(id)
+		if local == nil {
+			return outcome.ErrNoLeader // closed this moment, or another node is mistaken
+		}
+		held, err = local.HoldCommits(ctx, hold)
+		return err
+	})
+	return held, err
 }

@@ -19,11 +19,13 @@ func ask[R kmsg.Response](ctx context.Context, b *brokers, cl *kgo.Client, req k
 	var none R
 	var last error
 	for {
-		for _, seed := range cl.SeedBrokers() {
+		seeds := cl.SeedBrokers()
+		for at := range b.inTurn(len(seeds)) {
 			turn, cancel := b.turn(ctx)
-			resp, err := seed.Request(turn, req)
+			resp, err := seeds[at].Request(turn, req)
 			cancel()
 			if err == nil {
+				b.answered.Store(int64(at))
 				return resp.(R), nil
 			}
 			// that the time is over tells less than what came before

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/backup"
@@ -49,7 +51,8 @@ func (c *backupCluster) close() {
 	c.cl.Close()
 }
 
-// ask makes a request of Trimaran's own, again where that may help. All may be made twice.
+// ask makes a request of Trimaran's own, again where that may help. All may be made twice: a hold
+// whose answer is lost ends by itself.
 func (c *backupCluster) ask(ctx context.Context, request admin.BackupRequest, batches []byte) (answer admin.BackupAnswer, err error) {
 	text, err := json.Marshal(request)
 	if err != nil {
@@ -71,7 +74,8 @@ func (c *backupCluster) ask(ctx context.Context, request admin.BackupRequest, ba
 		if answer.Error == "" {
 			return answer, nil
 		}
-		if !answer.Retriable {
+		// Producers wait for holds, so backup.Create says when to try that again.
+		if !answer.Retriable || request.Op == admin.HoldCommits {
 			return answer, errors.New(answer.Error)
 		}
 		select {
@@ -134,14 +138,30 @@ func (c *backupCluster) again(ctx context.Context, id fsm.TopicID, one func(cont
 
 // Bounds implements backup.Source.
 func (c *backupCluster) Bounds(ctx context.Context, topic admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error) {
+	tries := epochTries
 	err = c.again(ctx, topic.ID, func(ctx context.Context) error {
 		if start, _, err = c.offset(ctx, topic.Name, partition, earliest); err != nil {
 			return err
 		}
-		end, epoch, err = c.offset(ctx, topic.Name, partition, latest)
-		return err
+		if end, epoch, err = c.offset(ctx, topic.Name, partition, latest); err != nil {
+			return err
+		}
+		return knownEpoch(epoch, &tries)
 	})
 	return start, max(start, end), max(epoch, 0), err
+}
+
+// epochTries is how often is asked again where a node does not know the leader epoch yet.
+const epochTries = 3
+
+// knownEpoch gives an error that has again ask again, where the leader epoch is not known and tries
+// are left.
+func knownEpoch(epoch int32, tries *int) error {
+	if epoch < 0 && *tries > 0 {
+		*tries--
+		return fmt.Errorf("the leader epoch is not known to a node yet: %w", kerr.NotLeaderForPartition)
+	}
+	return nil
 }
 
 // offset gives an end of a log, and the leader epoch there.
@@ -238,30 +258,130 @@ func (c *backupCluster) Groups(ctx context.Context) (groups []backup.Group, err 
 		if err != nil {
 			return err
 		}
-		for _, id := range listed.Groups() {
-			committed, err := c.adm.FetchOffsets(ctx, id)
-			if err != nil {
-				return fmt.Errorf("group %q: %w", id, err)
+		for ids := range slices.Chunk(listed.Groups(), atOnce) {
+			all := c.adm.FetchManyOffsets(ctx, ids...)
+			for _, id := range ids {
+				committed := all[id]
+				if committed.Err != nil {
+					return fmt.Errorf("group %q: %w", id, committed.Err)
+				}
+				g := backup.Group{ID: id}
+				for _, o := range committed.Fetched.Sorted() {
+					if o.Err != nil {
+						return fmt.Errorf("group %q: %w", id, o.Err)
+					}
+					if o.At < 0 {
+						continue
+					}
+					offset := backup.GroupOffset{Topic: o.Topic, Partition: o.Partition, Offset: o.At, Epoch: max(o.LeaderEpoch, -1)}
+					if o.Metadata != "" {
+						offset.Metadata = &o.Metadata
+					}
+					g.Offsets = append(g.Offsets, offset)
+				}
+				groups = append(groups, g)
 			}
-			g := backup.Group{ID: id}
-			for _, o := range committed.Sorted() {
-				if o.Err != nil {
-					return fmt.Errorf("group %q: %w", id, o.Err)
-				}
-				if o.At < 0 {
-					continue
-				}
-				offset := backup.GroupOffset{Topic: o.Topic, Partition: o.Partition, Offset: o.At, Epoch: max(o.LeaderEpoch, -1)}
-				if o.Metadata != "" {
-					offset.Metadata = &o.Metadata
-				}
-				g.Offsets = append(g.Offsets, offset)
-			}
-			groups = append(groups, g)
 		}
 		return nil
 	})
 	return groups, err
+}
+
+// atOnce is how many groups or partitions one request is about, where producers wait for all.
+const atOnce = 500
+
+// Ends implements backup.Source.
+func (c *backupCluster) Ends(ctx context.Context, topics []admin.TopicCopy) (ends [][]backup.End, err error) {
+	type place struct{ topic, partition int }
+	var all []place
+	for i, t := range topics {
+		ends = append(ends, make([]backup.End, t.Partitions))
+		for p := range t.Partitions {
+			all = append(all, place{i, p})
+		}
+	}
+	gone := make([]atomic.Bool, len(topics))
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(4)
+	for some := range slices.Chunk(all, atOnce) {
+		work.Go(func() error {
+			req := kmsg.NewPtrListOffsetsRequest()
+			req.ReplicaID = -1
+			for i, at := range some {
+				if i == 0 || at.topic != some[i-1].topic {
+					t := kmsg.NewListOffsetsRequestTopic()
+					t.Topic = topics[at.topic].Name
+					req.Topics = append(req.Topics, t)
+				}
+				p := kmsg.NewListOffsetsRequestTopicPartition()
+				p.Partition, p.Timestamp, p.CurrentLeaderEpoch = int32(at.partition), latest, -1
+				t := &req.Topics[len(req.Topics)-1]
+				t.Partitions = append(t.Partitions, p)
+			}
+			tries := epochTries
+			// One partition that is led nowhere has all of them asked again, which is seldom.
+			return c.again(ctx, fsm.TopicID{}, func(ctx context.Context) error {
+				resp, err := ask[*kmsg.ListOffsetsResponse](ctx, c.b, c.cl, req)
+				if err != nil {
+					return err
+				}
+				answered := 0
+				for _, t := range resp.Topics {
+					for _, p := range t.Partitions {
+						if answered == len(some) || t.Topic != topics[some[answered].topic].Name || int(p.Partition) != some[answered].partition {
+							return errors.New("the answer is not about what was asked")
+						}
+						at := some[answered]
+						answered++
+						if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+							if errors.Is(err, kerr.UnknownTopicOrPartition) {
+								if errors.Is(c.gone(ctx, topics[at.topic].ID, err), backup.ErrGone) {
+									gone[at.topic].Store(true)
+									continue
+								}
+								err = fmt.Errorf("not known to a node yet: %w", kerr.NotLeaderForPartition)
+							}
+							return fmt.Errorf("partition %d of %s: %w", p.Partition, t.Topic, err)
+						}
+						if err := knownEpoch(p.LeaderEpoch, &tries); err != nil {
+							return fmt.Errorf("partition %d of %s: %w", p.Partition, t.Topic, err)
+						}
+						ends[at.topic][at.partition] = backup.End{Offset: p.Offset, Epoch: p.LeaderEpoch}
+					}
+				}
+				if answered != len(some) {
+					return errors.New("the answer is not about all that was asked")
+				}
+				return nil
+			})
+		})
+	}
+	err = work.Wait()
+	for i := range topics {
+		if gone[i].Load() {
+			ends[i] = nil
+		}
+	}
+	return ends, err
+}
+
+// Hold implements backup.Source.
+func (c *backupCluster) Hold(ctx context.Context) (release func(context.Context) (bool, error), err error) {
+	catalog, err := c.Catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if catalog.FeatureLevel < fsm.LevelHolds {
+		return nil, fmt.Errorf("%w: that needs level %d on all nodes, and the cluster is at %d", backup.ErrNeverHeld, fsm.LevelHolds, catalog.FeatureLevel)
+	}
+	answer, err := c.ask(ctx, admin.BackupRequest{Op: admin.HoldCommits}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("commits could not be held: %w", err)
+	}
+	return func(ctx context.Context) (bool, error) {
+		answer, err := c.ask(ctx, admin.BackupRequest{Op: admin.ReleaseCommits, Holds: answer.Holds}, nil)
+		return answer.Held, err
+	}, nil
 }
 
 // CreateRestoring implements backup.Target.

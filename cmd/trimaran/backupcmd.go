@@ -169,9 +169,10 @@ func newBackupCreate() *cobra.Command {
 		Use:   "create --to URL [--topic PATTERN]…",
 		Short: "Make a backup",
 		Long: `Copy what was committed when the command began. Offsets of groups are never ahead of
-the records in the same backup. A transaction that is open then is aborted where the
-backup is restored; one that ends in several partitions at that moment may be aborted
-in some of them. Needs ALTER of the cluster, since passwords of users are part of
+the records in the same backup. A transaction is in it entirely, in all topics that
+are copied and in the offsets of groups, or it is aborted where the backup is
+restored: for that, commits wait a moment. Where this cannot be had it says why, as
+"backup list" does. Needs ALTER of the cluster, since passwords of users are part of
 it, as keys they are derived to, READ of the topics and DESCRIBE of the groups.
 
 --catalog-only reads no records: topics, configurations, offsets of groups, users and
@@ -201,6 +202,8 @@ type createdBackup struct {
 	Bytes    int64          `json:"bytes"`    // in the backup
 	Uploaded int64          `json:"uploaded"` // of these new to the store
 	Objects  int64          `json:"objects"`  // that were uploaded
+	Whole    bool           `json:"whole"`    // see backup.Manifest
+	Torn     string         `json:"torn,omitempty"`
 	Skipped  []string       `json:"skipped,omitempty"`
 	Pruned   *backup.Pruned `json:"pruned,omitempty"`
 }
@@ -240,7 +243,7 @@ func backupCreate(cmd *cobra.Command) error {
 	m := made.Manifest
 	out := createdBackup{
 		ID: m.ID, Cluster: m.ClusterID, Topics: len(m.Topics), Groups: len(m.Groups), Bytes: m.Bytes(),
-		Uploaded: made.Uploaded, Objects: made.Objects, Skipped: made.Skipped,
+		Uploaded: made.Uploaded, Objects: made.Objects, Whole: m.Whole, Torn: made.Torn, Skipped: made.Skipped,
 	}
 	var prunes error
 	if keep > 0 {
@@ -252,6 +255,9 @@ func backupCreate(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
 	fmt.Fprintf(w, "Backup %s: %s, %s, %s, of which %s are new\n", out.ID,
 		count(out.Topics, "topic"), count(out.Groups, "group"), showBytes(out.Bytes), showBytes(out.Uploaded))
+	if out.Torn != "" {
+		fmt.Fprintf(w, "  transactions may be torn in it: %s\n", terminal.Shown(out.Torn))
+	}
 	for _, topic := range out.Skipped {
 		fmt.Fprintf(w, "  left out: %s, which was deleted meanwhile or is being restored\n", topic)
 	}
@@ -298,6 +304,8 @@ type listedBackup struct {
 	Patterns []string `json:"patterns,omitempty"`
 	Groups   int      `json:"groups"`
 	Bytes    int64    `json:"bytes"`
+	Whole    bool     `json:"whole"` // see backup.Manifest
+	Torn     string   `json:"torn,omitempty"`
 	// CatalogOnly: its records are those of the backup before, its offsets of groups are newer.
 	CatalogOnly bool   `json:"catalog_only,omitempty"`
 	Error       string `json:"error,omitempty"` // why it cannot be read
@@ -323,6 +331,7 @@ func backupList(cmd *cobra.Command) error {
 		} else {
 			row.Cluster, row.Started, row.Topics, row.Patterns, row.Groups, row.Bytes = m.ClusterID, m.Started, len(m.Topics), m.Patterns, len(m.Groups), m.Bytes()
 			row.CatalogOnly = m.CatalogOnly
+			row.Whole, row.Torn = m.Whole, m.Torn
 		}
 		all = append(all, row)
 	}
@@ -337,10 +346,10 @@ func backupList(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "There are no backups in %s\n", r.Store)
 		return nil
 	}
-	rows := [][]string{{"BACKUP", "BEGUN", "TOPICS", "GROUPS", "SIZE", "OF TOPICS", "CLUSTER"}}
+	rows := [][]string{{"BACKUP", "BEGUN", "TOPICS", "GROUPS", "SIZE", "OF TOPICS", "TRANSACTIONS", "CLUSTER"}}
 	for _, b := range all {
 		if b.Error != "" {
-			rows = append(rows, []string{b.ID, "UNREADABLE: " + terminal.Shown(b.Error), "", "", "", "", ""})
+			rows = append(rows, []string{b.ID, "UNREADABLE: " + terminal.Shown(b.Error), "", "", "", "", "", ""})
 			continue
 		}
 		of := "all"
@@ -350,8 +359,18 @@ func backupList(cmd *cobra.Command) error {
 		if b.CatalogOnly {
 			of = "all, without newer records"
 		}
+		transactions := "whole"
+		switch {
+		case b.CatalogOnly:
+			transactions = "-"
+		case b.Torn != "":
+			transactions = "may be torn"
+		case !b.Whole:
+			// Of a program of before, or of a cluster that has such nodes.
+			transactions = "not known"
+		}
 		rows = append(rows, []string{
-			b.ID, time.UnixMilli(b.Started).UTC().Format(time.RFC3339), fmt.Sprint(b.Topics), fmt.Sprint(b.Groups), showBytes(b.Bytes), of, terminal.Shown(b.Cluster),
+			b.ID, time.UnixMilli(b.Started).UTC().Format(time.RFC3339), fmt.Sprint(b.Topics), fmt.Sprint(b.Groups), showBytes(b.Bytes), of, transactions, terminal.Shown(b.Cluster),
 		})
 	}
 	return cmp.Or(printTable(cmd.OutOrStdout(), rows), wrong)

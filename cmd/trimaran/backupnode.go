@@ -83,6 +83,7 @@ func newBackups(o backupOptions, socket string, log *slog.Logger) (*backups, err
 // noteBackup says which the last backup is.
 func noteBackup(s *admin.BackupStatus, m *backup.Manifest) {
 	s.ID, s.BegunMs, s.TookMs, s.Bytes = m.ID, m.Started, m.Finished-m.Started, m.Bytes()
+	s.Torn = m.Torn
 }
 
 const (
@@ -219,8 +220,12 @@ func (b *backups) make(ctx context.Context, began time.Time) error {
 	}
 	b.log.Info("a backup was made", "id", made.Manifest.ID, "to", b.store.Store.String(), "bytes", made.Manifest.Bytes(),
 		"uploaded", made.Uploaded, "took", time.Since(began).Round(time.Millisecond))
+	if torn := made.Torn; torn != "" {
+		b.log.Warn("transactions may be torn in a backup", "id", made.Manifest.ID, "why", torn)
+	}
 	b.change(func(s *admin.BackupStatus) {
 		noteBackup(s, made.Manifest)
+		s.Torn = made.Torn
 		s.Uploaded, s.Failed, s.Error = made.Uploaded, 0, ""
 	})
 	if b.keep == 0 {
@@ -279,6 +284,9 @@ func backupText(status *admin.Status, now time.Time) string {
 			text += "none yet"
 		} else {
 			text += fmt.Sprintf("last %s ago (%s, %s)", now.Sub(time.UnixMilli(s.BegunMs)).Round(time.Second), s.ID, showBytes(s.Bytes))
+		}
+		if s.Torn != "" {
+			text += "; transactions may be TORN in it: " + s.Torn
 		}
 		if s.Failed > 0 {
 			text += fmt.Sprintf("; FAILED %s: %s", times(s.Failed), s.Error)

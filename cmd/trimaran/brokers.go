@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"net"
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,6 +97,8 @@ type brokers struct {
 	list      []broker
 	tls       *tls.Config
 	mechanism sasl.Mechanism // nil: it does not log in
+
+	answered atomic.Int64 // index of who answered last (inTurn)
 }
 
 // addBrokerFlags gives a client-side command the flags that brokersOf reads.
@@ -179,6 +183,19 @@ func (b *brokers) turn(ctx context.Context) (context.Context, context.CancelFunc
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, max(leastTurn, time.Until(deadline)/time.Duration(len(b.list))))
+}
+
+// inTurn gives the indexes of n brokers, first that of the last one that answered: one that hangs
+// costs its turn once, and not with every request.
+func (b *brokers) inTurn(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		first := b.answered.Load()
+		for i := range n {
+			if !yield(int((first + int64(i)) % int64(n))) {
+				return
+			}
+		}
+	}
 }
 
 // dial opens a connection to host:port in the way --brokers says. Metadata names

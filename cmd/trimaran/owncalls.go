@@ -26,9 +26,10 @@ const ownRetryPause = 200 * time.Millisecond
 func (o *ownCalls) ask(ctx context.Context, key uint16, request []byte) ([]byte, error) {
 	var last error
 	for {
-		for _, one := range o.b.list {
-			answer, err := o.askOne(ctx, one, key, request)
+		for at := range o.b.inTurn(len(o.b.list)) {
+			answer, err := o.askOne(ctx, o.b.list[at], key, request)
 			if err == nil {
+				o.b.answered.Store(int64(at))
 				return answer, nil
 			}
 			if e := (*kerr.Error)(nil); errors.As(err, &e) && (!e.Retriable || isDenial(e)) {
@@ -48,13 +49,13 @@ func (o *ownCalls) ask(ctx context.Context, key uint16, request []byte) ([]byte,
 
 // askOne asks one broker, with a connection that is there or a new one.
 func (o *ownCalls) askOne(ctx context.Context, one broker, key uint16, request []byte) ([]byte, error) {
+	turn, cancel := o.b.turn(ctx)
+	defer cancel()
 	if conn := o.take(); conn != nil {
-		if answer, err := o.askOver(ctx, conn, key, request); err == nil || ctx.Err() != nil {
+		if answer, err := o.askOver(turn, conn, key, request); err == nil || turn.Err() != nil {
 			return answer, err
 		}
 	}
-	turn, cancel := o.b.turn(ctx)
-	defer cancel()
 	conn, err := o.b.dial(turn, "tcp", one.addr)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (o *ownCalls) askOne(ctx context.Context, one broker, key uint16, request [
 		conn.Close()
 		return nil, errors.Join(err, turn.Err())
 	}
-	return o.askOver(ctx, conn, key, request)
+	return o.askOver(turn, conn, key, request)
 }
 
 // askOver asks over a connection, which is kept if it is good for more.
