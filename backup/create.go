@@ -159,7 +159,7 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 		m.Whole = m.Torn == ""
 	}
 	c.created.Torn = m.Torn
-	if never {
+	if never || moment.catalog.FeatureLevel < fsm.LevelHolds {
 		// Its nodes may be of before, and take a manifest with what they do not know for damaged.
 		m.Torn = ""
 	}
@@ -331,6 +331,16 @@ func (c *creation) dropGone(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
+// unlessGone gives err, or ErrGone if the topic is not there any more: bounds are asked for by name,
+// and may be those of another topic that has it now.
+func (c *creation) unlessGone(ctx context.Context, t admin.TopicCopy, err error) error {
+	catalog, cerr := c.from.Catalog(ctx)
+	if cerr == nil && !slices.ContainsFunc(catalog.Topics, func(now admin.TopicCopy) bool { return now.ID == t.ID }) {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return err
+}
+
 // partition backs up a partition up to end; nil: to where it ends now. had is what the backup
 // before has of it.
 func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition int32, end *End, had Partition) (Partition, error) {
@@ -350,7 +360,7 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 	}
 	if end != nil {
 		if err := p.cut(*end); err != nil {
-			return p, err
+			return p, c.unlessGone(ctx, t, err)
 		}
 	}
 	if int64(p.Epoch)-int64(had.Epoch) >= fsm.RecoveryGap/2 {

@@ -261,7 +261,10 @@ func (c *backupCluster) Groups(ctx context.Context) (groups []backup.Group, err 
 		for ids := range slices.Chunk(listed.Groups(), atOnce) {
 			all := c.adm.FetchManyOffsets(ctx, ids...)
 			for _, id := range ids {
-				committed := all[id]
+				committed, ok := all[id]
+				if !ok {
+					return fmt.Errorf("group %q: no answer of its offsets", id)
+				}
 				if committed.Err != nil {
 					return fmt.Errorf("group %q: %w", id, committed.Err)
 				}
