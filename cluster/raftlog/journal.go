@@ -142,6 +142,7 @@ func (j *journal) writeNext() error {
 		j.queue = nil
 	}
 	j.mu.Unlock()
+	j.disk.outbox.Write()
 	j.busy = n > 1
 	err := j.disk.failed()
 	if err == nil {
