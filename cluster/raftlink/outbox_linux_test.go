@@ -19,9 +19,11 @@ func TestWhatGoesAheadIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := func(string) (string, bool) { return listener.Addr().String(), true }
-	b := startWith(t, link.Config{Self: "b", Listener: listener, Resolve: to}, raftlink.Config{}, nil)
+	// A ping takes along what is held.
+	const never = time.Hour
+	b := startWith(t, link.Config{Self: "b", Listener: listener, Resolve: to, PingInterval: never, PingTimeout: never}, raftlink.Config{}, nil)
 	var outbox link.Outbox
-	a := startWith(t, link.Config{Self: "a", Outbox: &outbox, Resolve: to}, raftlink.Config{}, nil)
+	a := startWith(t, link.Config{Self: "a", Outbox: &outbox, Resolve: to, PingInterval: never, PingTimeout: never}, raftlink.Config{}, nil)
 
 	got := make(chan *raft.AppendEntriesRequest, 8)
 	go serve(t.Context(), b.Transport("g"), func(r raft.RPC) {
@@ -42,7 +44,7 @@ func TestWhatGoesAheadIsHeld(t *testing.T) {
 	<-p.Consumer() // and what Raft asks for itself waits for no outbox
 	<-got
 
-	const size = 50_000 // more than pings are together
+	const size = 50_000
 	before := a.Stats().BytesOut
 	group.Ahead(entries(2, 1, size))
 	if a.rafts.Stats().Ahead != 1 {

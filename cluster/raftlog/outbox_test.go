@@ -44,7 +44,7 @@ func (s *steps) Wake()  { s.note("outbox: wake") }
 
 func (s *steps) disk(op, name string) error {
 	kind := map[string]string{".journal": "journal", ".log": "segment"}[filepath.Ext(name)]
-	if kind == "" || op != "write" && op != "sync" {
+	if kind == "" || op != "write" && op != "sync" && op != "allocate" {
 		return nil
 	}
 	s.note(kind + ": " + op)
@@ -106,13 +106,25 @@ func TestTheOutboxIsWrittenBeforeTheDisk(t *testing.T) {
 	}
 	wantSteps(t, "an append", s.taken(), "outbox: enter", "segment: write", "outbox: write", "journal: write", "journal: sync", "outbox: leave")
 
-	large := entry(3, 1)
+	// Two of them are more than the first room of a segment.
+	for index := uint64(3); index <= 4; index++ {
+		s.taken()
+		some := entry(index, 1)
+		some.Data = make([]byte, firstAllocated*5/8)
+		if err := logs["g"].StoreLog(some); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantSteps(t, "an append that needs room", s.taken(), "outbox: enter", "outbox: write", "segment: allocate",
+		"segment: write", "outbox: write", "journal: write", "journal: sync", "outbox: leave")
+
+	large := entry(5, 1)
 	large.Data = make([]byte, 100<<10)
 	if err := logs["g"].StoreLog(large); err != nil {
 		t.Fatal(err)
 	}
 	got := slices.Compact(s.taken()) // in several writes
-	wantSteps(t, "a large append", got, "outbox: enter", "outbox: write", "segment: write", "segment: sync", "outbox: leave")
+	wantSteps(t, "a large append", got, "outbox: enter", "outbox: write", "segment: allocate", "segment: write", "segment: sync", "outbox: leave")
 }
 
 // Who appends says so, and whatever else it waits for.
@@ -143,9 +155,16 @@ func TestTheOutboxIsToldBeforeAnAppendWaits(t *testing.T) {
 		wg.Wait()
 		s.taken()
 
+		begin("g", 3)
+		wantSteps(t, "an append after a batch of several", s.taken(), "outbox: enter", "segment: write", "outbox: wake",
+			"outbox: write", "journal: write", "journal: sync")
+		s.let <- struct{}{}
+		wg.Wait()
+		s.taken()
+
 		logs["g"].turn.wait() // as retention does
 		began := make(chan error)
-		go func() { began <- logs["g"].StoreLogs([]*raft.Log{entry(3, 1)}) }()
+		go func() { began <- logs["g"].StoreLogs([]*raft.Log{entry(4, 1)}) }()
 		// Not synctest.Wait: who waits for a lock is not idle for it.
 		for len(s.seen()) < 2 {
 			runtime.Gosched()

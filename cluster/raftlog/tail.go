@@ -137,7 +137,8 @@ func (l *tail) storeSome(entries []*raft.Log, flags uint8) (int, error) {
 	// What is written in pieces is large, and goes straight to its segment.
 	j := l.st.journal
 	journaled := j != nil && !l.opts.Whole && batch.pieces == nil && batch.size < int64(l.st.bypass)
-	if !journaled {
+	// To allocate may wait for the file system's own journal.
+	if !journaled || s.end+batch.size > s.allocated {
 		l.st.outbox.Write()
 	}
 	if err := s.allocate(f, l.st.space, batch.size, max(limit, s.end+batch.size)); err != nil {
@@ -214,6 +215,7 @@ func (l *tail) rewriteHead(s *segment) error {
 		return err
 	}
 	defer s.handle.release()
+	l.st.outbox.Write()
 	old := s.framing
 	l.view.reframe(s, newFraming(true))
 	if _, err = f.WriteAt(s.header(), 0); err == nil {
