@@ -10,6 +10,7 @@ func (n *Node) logOptions() raftlog.Options {
 		FS:     n.cfg.fs,
 		Logger: n.logger,
 		OnFail: n.diskFailed,
+		Outbox: &n.outbox,
 	}
 	forMeasuring(&opts, n.logger)
 	return opts

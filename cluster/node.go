@@ -71,6 +71,7 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of all groups
 
+	outbox    link.Outbox // what the logs send before they go to the disk
 	link      *link.Link
 	rafts     *raftlink.Transports
 	election  *election.Beacons // beacons: who is gone, who leads
@@ -215,6 +216,7 @@ func (n *Node) listen(undo *[]func()) error {
 		Elsewhere:      n.nodes.Elsewhere,
 		Reached:        n.nodes.ReachedAt,
 		Handler:        n.server.Serve,
+		Outbox:         &n.outbox,
 		Logger:         n.logger,
 		MaxConnections: n.cfg.MaxPeerConnections,
 	})

@@ -17,6 +17,9 @@ const (
 	// maxQueued bounds the bytes that wait to be written on one connection; who wants to add more
 	// waits.
 	maxQueued = 64 << 20
+	// maxDirect is the most that is written by who calls Outbox.Write. More may not fit into the
+	// socket, and keeps the caller from what it has to do besides.
+	maxDirect = 128 << 10
 	// writeBatch is about how much goes into one write.
 	writeBatch = 512 << 10
 	// maxYields bounds how often the writer gives way to who may have something to send, too.
@@ -43,6 +46,7 @@ type message struct {
 	parts [][]byte // header first; not changed by anyone from now on
 	size  int64
 	free  bool // took no room
+	held  bool // is in the Outbox's care
 	state atomic.Int32
 }
 
@@ -68,6 +72,9 @@ func (m *message) drop() bool { return m.state.CompareAndSwap(msgQueued, msgDrop
 
 // conn is one connection after its handshake: a goroutine that reads frames and
 // hands them to receive, and one that writes what is queued, many messages in one write.
+//
+// What is held (Outbox) wakes no writing goroutine: another one has the turn to write instead, as
+// far as the socket takes it at once, and leaves the rest to the writing goroutine.
 type conn struct {
 	base   *base
 	nc     net.Conn
@@ -89,16 +96,28 @@ type conn struct {
 	heard     *atomic.Int64
 
 	room *semaphore.Weighted
+	// now writes as much of parts as the socket takes without waiting, and says how many bytes that
+	// was; that it takes none is no error. nil: that cannot be had, over TLS for one, which may
+	// wait in any call. Then nothing is held.
+	now func(parts [][]byte) (written int, err error)
 
 	mu      locks.Mutex[conn] // guards what follows; nothing is called under it
 	queue   []*message
 	urgent  []*message // pings, pongs, credits: few and tiny, go first, do not wait for room
+	writing bool       // somebody has the turn to write, and out
+	left    bool       // who had the turn left the rest to the writing goroutine
 	stopped bool
 	wake    chan struct{} // capacity 1
+
+	out batchWriter // of who has the turn
 }
 
 func newConn(b *base, nc net.Conn, cl Class, heard *atomic.Int64) *conn {
 	c := &conn{base: b, nc: nc, class: cl, heard: heard, room: semaphore.NewWeighted(maxQueued), wake: make(chan struct{}, 1)}
+	c.out.c = c
+	if b.cfg.Outbox != nil {
+		c.now = writesNow(nc)
+	}
 	if a := nc.RemoteAddr(); a != nil {
 		c.remote = a.String()
 	}
@@ -198,8 +217,52 @@ func (c *conn) enqueue(m *message) error {
 	}
 	c.queue = append(c.queue, m)
 	c.mu.Unlock()
-	c.poke()
+	if !m.held || c.now == nil || m.size > maxDirect || !c.base.cfg.Outbox.add(c) {
+		c.poke()
+	}
 	return nil
+}
+
+// writeHeld writes what is queued, as far as that needs no waiting, unless somebody has the turn
+// already or it is much. The writing goroutine does the rest, and finds an error of a write here
+// where it would find its own.
+func (c *conn) writeHeld() {
+	w := &c.out
+	c.mu.Lock()
+	switch {
+	case len(c.queue) == 0: // somebody was here before
+		c.mu.Unlock()
+		return
+	case c.writing || sizeOf(c.queue) > maxDirect:
+		c.mu.Unlock()
+		c.poke()
+		return
+	}
+	c.writing = true
+	w.takeLocked()
+	c.mu.Unlock()
+	w.addUrgent()
+	for _, m := range w.queue {
+		w.take(m)
+	}
+	w.taken()
+	left := !w.flushNow()
+	c.mu.Lock()
+	if c.left = left; !left {
+		c.writing = false
+	}
+	more := left || len(c.queue) > 0 || len(c.urgent) > 0
+	c.mu.Unlock()
+	if more {
+		c.poke()
+	}
+}
+
+func sizeOf(queue []*message) (size int64) {
+	for _, m := range queue {
+		size += m.size
+	}
+	return size
 }
 
 // sendUrgent queues a tiny message in front of all others, never waits, and
@@ -243,8 +306,7 @@ func (c *conn) poke() {
 }
 
 func (c *conn) writeLoop() {
-	w := batchWriter{c: c}
-	var queue, urgent []*message
+	w := &c.out
 	for {
 		select {
 		case <-c.wake:
@@ -253,41 +315,35 @@ func (c *conn) writeLoop() {
 		}
 		c.gather()
 		c.mu.Lock()
-		queue, c.queue = c.queue, queue[:0]
-		urgent, c.urgent = c.urgent, urgent[:0]
-		c.mu.Unlock()
-		for i, m := range urgent {
-			w.add(m)
-			urgent[i] = nil
+		if c.writing && !c.left {
+			c.mu.Unlock()
+			continue // who has the turn wakes this one if there is more
 		}
-		for i, m := range queue {
-			queue[i] = nil
-			if m.state.CompareAndSwap(msgQueued, msgWriting) {
-				w.add(m)
-			}
-			if !m.free {
-				w.owed += m.room()
-			}
+		c.writing, c.left = true, false
+		w.takeLocked()
+		c.mu.Unlock()
+		w.addUrgent()
+		for i, m := range w.queue {
+			w.queue[i] = nil
+			w.take(m)
 			if w.size >= writeBatch || len(w.bufs) >= maxParts {
 				w.flush()
 				// Whatever became urgent meanwhile does not wait for the rest.
 				c.mu.Lock()
-				more := c.urgent
-				c.urgent = nil
+				w.urgent, c.urgent = c.urgent, w.urgent
 				c.mu.Unlock()
-				for _, m := range more {
-					w.add(m)
-				}
+				w.addUrgent()
 			}
 		}
+		w.taken()
 		w.flush()
 		if w.err != nil {
 			c.close(w.err)
 			return
 		}
-		if cap(queue) > 4096 {
-			queue = nil
-		}
+		c.mu.Lock()
+		c.writing = false
+		c.mu.Unlock()
 	}
 }
 
@@ -310,14 +366,48 @@ func (c *conn) gather() {
 // batchWriter gathers messages for one write: small parts are copied together,
 // large ones go out from where they are.
 type batchWriter struct {
-	c       *conn
-	bufs    net.Buffers
-	scratch []byte
-	from    int // scratch[from:] is not in bufs yet
-	size    int
-	frames  uint64
-	owed    int64 // room to give back when written
-	err     error
+	c             *conn
+	queue, urgent []*message // what is being gathered
+	bufs          net.Buffers
+	scratch       []byte
+	from          int // scratch[from:] is not in bufs yet
+	size          int
+	frames        uint64
+	owed          int64 // room to give back when written
+	err           error
+}
+
+// takeLocked takes what is queued. Its caller has the turn, and the connection's lock.
+func (w *batchWriter) takeLocked() {
+	w.queue, w.c.queue = w.c.queue, w.queue
+	w.urgent, w.c.urgent = w.c.urgent, w.urgent
+}
+
+// addUrgent adds the urgent messages that were taken.
+func (w *batchWriter) addUrgent() {
+	for _, m := range w.urgent {
+		w.add(m)
+	}
+	clear(w.urgent)
+	w.urgent = w.urgent[:0]
+}
+
+// taken ends takeLocked: all that was queued is added.
+func (w *batchWriter) taken() {
+	clear(w.queue)
+	if w.queue = w.queue[:0]; cap(w.queue) > 4096 {
+		w.queue = nil
+	}
+}
+
+// take adds m, unless it was dropped.
+func (w *batchWriter) take(m *message) {
+	if m.state.CompareAndSwap(msgQueued, msgWriting) {
+		w.add(m)
+	}
+	if !m.free {
+		w.owed += m.room()
+	}
 }
 
 func (w *batchWriter) add(m *message) {
@@ -365,12 +455,44 @@ func (w *batchWriter) flush() {
 		_ = w.c.nc.SetWriteDeadline(time.Now().Add(writeStall))
 		var written int64
 		written, w.err = writeParts(w.c.nc, piece)
-		if written > 0 {
-			w.c.lastWrite.Store(w.c.base.Now())
-			w.c.base.stats.bytesOut.Add(uint64(written))
-			w.c.base.stats.writes.Add(1)
+		w.wrote(written)
+	}
+	w.done()
+}
+
+// flushNow writes what needs no waiting, and says whether that was all.
+func (w *batchWriter) flushNow() bool {
+	w.seal()
+	if len(w.bufs) > 0 {
+		var n int
+		n, w.err = w.c.now(w.bufs)
+		w.wrote(int64(n))
+		rest := w.bufs
+		for len(rest) > 0 && n >= len(rest[0]) {
+			n -= len(rest[0])
+			rest = rest[1:]
+		}
+		if len(rest) > 0 {
+			rest[0] = rest[0][n:]
+			w.bufs = append(w.bufs[:0], rest...)
+			return false
 		}
 	}
+	w.done()
+	return true
+}
+
+// wrote notes what the kernel has taken.
+func (w *batchWriter) wrote(bytes int64) {
+	if bytes > 0 {
+		w.c.lastWrite.Store(w.c.base.Now())
+		w.c.base.stats.bytesOut.Add(uint64(bytes))
+		w.c.base.stats.writes.Add(1)
+	}
+}
+
+// done begins anew.
+func (w *batchWriter) done() {
 	w.c.base.stats.framesOut.Add(w.frames)
 	if w.owed > 0 {
 		w.c.room.Release(w.owed)

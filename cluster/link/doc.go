@@ -28,6 +28,7 @@
 //	session.go    the dialing side of a session: requests that wait for answers
 //	inbound.go    the accepting side: generations, dispatch to who serves
 //	conn.go       one connection: reader, queue and batching writer
+//	outbox.go     what waits for its sender to say that it should be written, now_….go how
 //	frame.go      the frame, hello.go the handshake
 //	call.go       forwarded calls, request.go other requests, stream.go data behind one
 //	observer.go   who is told of sessions and beacons

@@ -37,6 +37,8 @@ type Config struct {
 	Reached func(identity, addr string)
 	// Handler works on forwarded requests; nil refuses them all.
 	Handler Handler
+	// Outbox has what Session.BeginHeld begins. Nil: that is sent as anything else is.
+	Outbox *Outbox
 	// Logger gets one line per event: a node reached, lost, refused. Nil discards.
 	Logger *slog.Logger
 	// MaxMessageBytes bounds every message, both ways. Default 256 MiB.

@@ -125,22 +125,25 @@ func (s *Session) fail(err error) {
 // not sent (ErrNotSent) and that done is not called.
 func (s *Session) begin(ctx context.Context, c *conn, typ, kind uint8, parts [][]byte, stream *outStream, done func(Reply)) (uint64, error) {
 	id := s.nextID.Add(1)
-	p := &pending{msg: newMessage(typ, kind, id, parts...), done: done, stream: stream}
+	return id, s.beginMessage(ctx, c, id, &pending{msg: newMessage(typ, kind, id, parts...), done: done, stream: stream})
+}
+
+func (s *Session) beginMessage(ctx context.Context, c *conn, id uint64, p *pending) error {
 	if p.msg.size > int64(s.base.cfg.MaxMessageBytes) {
-		return 0, notSent(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, p.msg.size, s.base.cfg.MaxMessageBytes))
+		return notSent(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, p.msg.size, s.base.cfg.MaxMessageBytes))
 	}
 	s.mu.Lock()
 	if s.dead != nil {
 		err := s.dead
 		s.mu.Unlock()
-		return 0, notSent(err)
+		return notSent(err)
 	}
 	s.pending[id] = p
 	s.mu.Unlock()
 	if err := c.send(ctx, p.msg); err != nil && s.forget(id) != nil {
-		return 0, notSent(err)
+		return notSent(err)
 	}
-	return id, nil
+	return nil
 }
 
 // forget takes a request back: its done is not called any more. Nil means that it has been called
@@ -259,6 +262,19 @@ func (s *Session) Begin(ctx context.Context, cl Class, kind uint8, parts [][]byt
 	}
 	_, err := s.begin(ctx, c, frameRequest, kind, parts, nil, done)
 	return err
+}
+
+// BeginHeld is Begin for who calls Config.Outbox soon: what was begun may wait for that. Without an
+// Outbox it is Begin.
+func (s *Session) BeginHeld(ctx context.Context, cl Class, kind uint8, parts [][]byte, done func(Reply)) error {
+	c := s.conn(cl)
+	if c == nil {
+		return notSent(ErrBroken)
+	}
+	id := s.nextID.Add(1)
+	p := &pending{msg: newMessage(frameRequest, kind, id, parts...), done: done}
+	p.msg.held = true
+	return s.beginMessage(ctx, c, id, p)
 }
 
 // Request sends a request to that node, for whoever serves them there, and waits for its answer.

@@ -70,6 +70,7 @@ func mayGoAhead(entries []*raft.Log) bool {
 // are in step, if it leads and they are of its term. It must be called by who stores them, which is
 // Raft's main loop, before they are. It waits for nothing. The entries must not change from then
 // on, whatever becomes of them here: where they are not stored in the end, others may have them.
+// They leave when the link's Outbox is told so, which is for who stores them to do.
 func (t *Transport) Ahead(entries []*raft.Log) {
 	if t.cfg.StoreFirst {
 		return
@@ -133,7 +134,7 @@ func (p *pipeline) sendAhead(entries []*raft.Log, commit uint64) {
 		release()
 		return
 	}
-	if err := p.s.Begin(atOnce, cl, kind, b, func(r link.Reply) { p.answer(f, r) }); err != nil {
+	if err := p.s.BeginHeld(atOnce, cl, kind, b, func(r link.Reply) { p.answer(f, r) }); err != nil {
 		p.takeBack(f, before) // no room on the connection, or it is over
 		return
 	}

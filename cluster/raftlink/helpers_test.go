@@ -45,10 +45,16 @@ func startOn(t *testing.T, n *peertest.Network, self string, cfg raftlink.Config
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := link.New(link.Config{
+	return startWith(t, link.Config{
 		Self: self, Listener: ln, Dial: n.Dial(self),
 		Resolve: func(id string) (string, bool) { return id, true },
-	})
+	}, cfg, host)
+}
+
+// startWith starts a link, and the transports over it.
+func startWith(t *testing.T, links link.Config, cfg raftlink.Config, host raftlink.Host) node {
+	t.Helper()
+	l := link.New(links)
 	rafts := raftlink.New(l, cfg)
 	if host != nil {
 		rafts.Consult(host, 300*time.Millisecond)

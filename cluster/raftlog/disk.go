@@ -26,6 +26,7 @@ type disk struct {
 	logger  *slog.Logger
 	noSync  bool        // see Options.NoSync
 	onFail  func(error) // told once; nil: it is logged
+	outbox  Outbox      // Options.Outbox, never nil where something is appended
 	handles handles
 
 	failure atomic.Pointer[error] // nil: it has not failed

@@ -132,6 +132,9 @@ func (j *journal) writeNext() error {
 	// Groups that are ready to run may be about to append, too: that makes batches larger and
 	// syncs fewer, and the raft groups of a batch go on together. One that appends alone does not
 	// wait for others.
+	if j.busy {
+		j.disk.outbox.Wake() // others run first, for as long as they take
+	}
 	for n := 0; j.busy && n < yields; n++ {
 		runtime.Gosched()
 	}
@@ -142,6 +145,7 @@ func (j *journal) writeNext() error {
 		j.queue = nil
 	}
 	j.mu.Unlock()
+	j.disk.outbox.Write()
 	j.busy = n > 1
 	err := j.disk.failed()
 	if err == nil {

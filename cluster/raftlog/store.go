@@ -20,6 +20,9 @@ type Options struct {
 	// nobody knows what is on the disk, and only a restart finds out. nil: it is logged.
 	OnFail func(error)
 
+	// Outbox is told before an append waits. nil: nobody is.
+	Outbox Outbox
+
 	// size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
 	JournalBytes int64
 	BypassBytes  int   // appends of this size go straight to their segment; 0: 64 KiB
@@ -36,6 +39,27 @@ type Options struct {
 	files     int   // how many files may be open; 0: what the process may
 	voteBytes int64 // in place of minVotesFile; 0: that
 }
+
+// Outbox has what should leave the node while its disk works. Its methods must not wait.
+type Outbox interface {
+	// Enter and Leave enclose an append. While there is one, what is to be sent for others is
+	// better sent by somebody else, who has more to gather then.
+	Enter()
+	Leave()
+	// Write sends what is there: its caller is about to wait for the disk.
+	Write()
+	// Wake has others send it: its caller is about to wait for another goroutine, or does not get
+	// to the disk at all.
+	Wake()
+}
+
+// noOutbox is where nobody has one.
+type noOutbox struct{}
+
+func (noOutbox) Enter() {}
+func (noOutbox) Leave() {}
+func (noOutbox) Write() {}
+func (noOutbox) Wake()  {}
 
 // Store holds the partition logs of one node: a folder per raft group below Groups(), one journal,
 // one cache.
@@ -93,7 +117,10 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts = opts.withDefaults(dir)
-	d := &disk{fs: opts.FS, logger: opts.Logger, noSync: opts.NoSync, onFail: opts.OnFail}
+	if opts.Outbox == nil {
+		opts.Outbox = noOutbox{}
+	}
+	d := &disk{fs: opts.FS, logger: opts.Logger, noSync: opts.NoSync, onFail: opts.OnFail, outbox: opts.Outbox}
 	st := newStore(dir, d, opts.CacheBytes, opts.files)
 	st.bypass, st.votes = opts.BypassBytes, opts.voteBytes
 	if err := d.fs.MkdirAll(st.Groups()); err != nil {

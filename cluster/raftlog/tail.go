@@ -37,15 +37,27 @@ func (l *tail) segmentBytes() int64 {
 func (l *tail) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
 // StoreLogs implements raft.LogStore: it returns when the entries are on stable
-// storage. After an error nothing of them is in the log.
-func (l *tail) StoreLogs(entries []*raft.Log) error {
+// storage. After an error nothing of them is in the log. Before it waits, the store's Outbox is
+// told so.
+func (l *tail) StoreLogs(entries []*raft.Log) (err error) {
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := l.turn.take(); err != nil {
-		return err
+	l.st.outbox.Enter()
+	defer func() {
+		l.st.outbox.Leave()
+		if err != nil {
+			l.st.outbox.Wake() // it may not have come to where it is written
+		}
+	}()
+	if !l.turn.try() {
+		l.st.outbox.Wake()
+		l.turn.wait()
 	}
 	defer l.turn.pass()
+	if err := l.turn.usable(); err != nil {
+		return err
+	}
 	want := l.view.nextIndex()
 	for _, entry := range entries {
 		if first := firstOf(entry); first != want {
@@ -122,14 +134,20 @@ func (l *tail) storeSome(entries []*raft.Log, flags uint8) (int, error) {
 	if l.buf = batch.buf; cap(l.buf) > 1<<20 {
 		l.buf = nil // a burst should not stay in memory for each raft group
 	}
+	// What is written in pieces is large, and goes straight to its segment.
+	j := l.st.journal
+	journaled := j != nil && !l.opts.Whole && batch.pieces == nil && batch.size < int64(l.st.bypass)
+	// To allocate may wait for the file system's own journal.
+	if !journaled || s.end+batch.size > s.allocated {
+		l.st.outbox.Write()
+	}
 	if err := s.allocate(f, l.st.space, batch.size, max(limit, s.end+batch.size)); err != nil {
 		return 0, err
 	}
 	if err := batch.write(f, s.end); err != nil {
 		return 0, l.undo(s, f, err)
 	}
-	// What is written in pieces is large, and goes straight to its segment.
-	if j := l.st.journal; j != nil && !l.opts.Whole && batch.pieces == nil && batch.size < int64(l.st.bypass) {
+	if journaled {
 		if err := j.append(s, s.end, batch.buf); err != nil {
 			var full errNoRoom
 			if errors.As(err, &full) {
@@ -197,6 +215,7 @@ func (l *tail) rewriteHead(s *segment) error {
 		return err
 	}
 	defer s.handle.release()
+	l.st.outbox.Write()
 	old := s.framing
 	l.view.reframe(s, newFraming(true))
 	if _, err = f.WriteAt(s.header(), 0); err == nil {
@@ -217,6 +236,7 @@ func (l *tail) rewriteHead(s *segment) error {
 
 // roll ends the last segment and begins another at index: the turn is held.
 func (l *tail) roll(index uint64) (*segment, error) {
+	l.st.outbox.Write()
 	old, gen := l.view.active()
 	if old != nil {
 		if err := l.seal(old); err != nil {

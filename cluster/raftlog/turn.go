@@ -33,6 +33,14 @@ func (t *turn) take() error {
 	return nil
 }
 
+// try takes the turn if nobody has it.
+func (t *turn) try() bool {
+	if t.staged {
+		return t.staging.TryLock()
+	}
+	return t.mu.TryLock()
+}
+
 // wait waits for the turn, whatever can be done in it.
 func (t *turn) wait() {
 	if t.staged {

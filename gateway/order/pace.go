@@ -106,4 +106,4 @@ func (p *pace) mistaken() {
 func (p *pace) leave() { p.rounds, p.filled, p.lean, p.over = false, 0, 0, 0 }
 
 // hold is how long the next round may wait for the window.
-func (p *pace) hold() time.Duration { return min(p.took/4, maxHold) }
+func (p *pace) hold() time.Duration { return min(p.took/2, maxHold) }

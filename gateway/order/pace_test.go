@@ -255,7 +255,7 @@ func (p *paced) sendTo(partition int32) *waited {
 	return w
 }
 
-// Whatever clients do, a round waits for at most a quarter of what the last append took, and no
+// Whatever clients do, a round waits for at most half of what the last append took, and no
 // rounds go on in which two were waited with in vain, or more came than was waited for.
 func TestRoundsEndBySurprise(t *testing.T) {
 	for seed := range uint64(200) {
@@ -282,7 +282,7 @@ func TestRoundsEndBySurprise(t *testing.T) {
 			}
 			took := time.Duration(dice.IntN(4000)) * time.Microsecond
 			p.ended(n, n<<10, outstanding, p.rounds, took)
-			if h := p.hold(); h > took/4 || h > maxHold {
+			if h := p.hold(); h > took/2 || h > maxHold {
 				t.Fatalf("seed %d: a hold of %v after an append of %v", seed, h, took)
 			}
 			if p.rounds && (lean >= 2 || p.window < 2 || p.window > mostInRound || outstanding > p.window) {
