@@ -331,8 +331,8 @@ func (c *creation) dropGone(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-// unlessGone gives err, or ErrGone if the topic is not there any more: bounds are asked for by name,
-// and may be those of another topic that has it now.
+// unlessGone gives err, or ErrGone if the topic is not there any more: bounds are asked for by
+// name, and may be those of another topic that has it now.
 func (c *creation) unlessGone(ctx context.Context, t admin.TopicCopy, err error) error {
 	catalog, cerr := c.from.Catalog(ctx)
 	if cerr == nil && !slices.ContainsFunc(catalog.Topics, func(now admin.TopicCopy) bool { return now.ID == t.ID }) {
