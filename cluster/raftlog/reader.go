@@ -19,7 +19,7 @@ type Reader struct {
 	w      *walker
 	index  uint64 // of the entry that comes next
 	next   int64  // next offset in front of it
-	before int64  // position of the entry that Next gave; -1: none
+	before int64  // position of the entry that Next gave and that is not passed; -1: none
 	back   uint64 // index to go back to with it
 	cuts   uint64 // of the log when the segment's end was looked at
 	buf    *[]byte
@@ -51,8 +51,9 @@ func (r *Reader) Expected() int64 { return r.next }
 
 // Next gives the next entry up to index limit; io.EOF when there is none. Its
 // data are valid until the call after this. The caller says with Passed what
-// the entry did.
+// the entry did, unless that is nothing to the offsets.
 func (r *Reader) Next(limit uint64) (raft.Log, error) {
+	r.before = -1
 	for {
 		if r.index > limit {
 			return raft.Log{}, io.EOF
@@ -60,7 +61,7 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		if r.cuts != r.view.cuts.Load() {
 			r.look()
 		}
-		r.before = r.w.pos
+		at := r.w.pos
 		f, b, err := r.w.next()
 		if errors.Is(err, io.EOF) {
 			if more, err := r.more(); err != nil {
@@ -79,7 +80,7 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		if !f.holds(r.index) {
 			return raft.Log{}, fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, f.index, r.index)
 		}
-		r.back, r.index = r.index, f.index+1
+		r.before, r.back, r.index = at, r.index, f.index+1
 		return f.entry(b), nil
 	}
 }
@@ -96,7 +97,7 @@ func (r *Reader) Unread() {
 func (r *Reader) Left() int64 { return r.w.limit - r.w.pos }
 
 // Passed tells the next offset behind the entry that Next gave.
-func (r *Reader) Passed(next int64) { r.next = next }
+func (r *Reader) Passed(next int64) { r.next, r.before = next, -1 }
 
 // more goes on where the segment has grown, or in the next one.
 func (r *Reader) more() (bool, error) {
@@ -120,8 +121,11 @@ func (r *Reader) more() (bool, error) {
 	return true, nil
 }
 
-// Close ends the reader and remembers where it stood: consumers read on there.
+// Close ends the reader and remembers where it stood: consumers read on there. That is in front of
+// an entry that was given and not passed: Expected is its offset, and who comes for that must find
+// it.
 func (r *Reader) Close() {
+	r.Unread()
 	r.spots.add(r.seg, point{index: r.index, pos: r.w.pos, offset: r.next})
 	r.seg.handle.release()
 	*r.buf = r.w.buf
