@@ -40,10 +40,14 @@ type cache struct {
 }
 
 const (
-	// memoryPieces is how many pieces are kept in memory: two readers and what is ahead of them.
-	memoryPieces = 2 * (1 + readAhead)
-	// maxGone bounds the keys that are remembered of what has gone.
-	maxGone = 16 << 10
+	// memoryPieces is how many pieces are kept in memory: of two readers what each is at, what is
+	// ahead of it, and what it has just left, where it may ask for an offset behind the last batch.
+	memoryPieces = 2 * (1 + readAhead + 1)
+	// memoryBytes bounds what they take together, but for one that is larger by itself.
+	memoryBytes = memoryPieces * defaultPiece
+	// maxGone bounds the keys that are remembered of what has gone: of 1 TiB in pieces of the
+	// default size, with about 45 MB.
+	maxGone = 128 << 10
 )
 
 // cached is a piece in the cache.
@@ -56,7 +60,7 @@ type cached struct {
 	// not change when data is nil.
 	file  string // "": in memory alone
 	data  []byte // nil: not in memory
-	ended bool   // it was read to its end
+	ended bool   // who used it last read it to its end
 }
 
 // gone are the keys of pieces that went from memory without a file, as many as are together as
@@ -113,6 +117,7 @@ func (c *cache) get(key string) (p *cached, data []byte) {
 	}
 	c.order.MoveToFront(e)
 	p = e.Value.(*cached)
+	p.ended = false // until this reader is at its end, too
 	if i := slices.Index(c.inMemory, p); i >= 0 {
 		c.inMemory = append(slices.Delete(c.inMemory, i, i+1), p)
 	}
@@ -187,9 +192,12 @@ func (c *cache) insert(p *cached) (spills []spilled) {
 	if c.gone.take(p.key) {
 		spills = append(spills, spilled{p, p.data})
 	}
-	for len(c.inMemory) > memoryPieces {
-		old := c.inMemory[0]
-		c.inMemory = slices.Delete(c.inMemory, 0, 1)
+	for len(c.inMemory) > memoryPieces || len(c.inMemory) > 1 && c.memoryLocked() > memoryBytes {
+		// First what needs no file: else what is ahead were written, and what was read stayed.
+		i := slices.IndexFunc(c.inMemory[:len(c.inMemory)-1], func(m *cached) bool { return m.ended || m.file != "" })
+		i = max(i, 0)
+		old := c.inMemory[i]
+		c.inMemory = slices.Delete(c.inMemory, i, i+1)
 		switch {
 		case old.file != "":
 			old.data = nil
@@ -201,6 +209,14 @@ func (c *cache) insert(p *cached) (spills []spilled) {
 		}
 	}
 	return spills
+}
+
+// memoryLocked is how many bytes are in memory.
+func (c *cache) memoryLocked() (n int64) {
+	for _, p := range c.inMemory {
+		n += p.size
+	}
+	return n
 }
 
 // spill notes that a piece has a file, "" if it could not get one, and gives the files that have no

@@ -28,6 +28,49 @@ func TestWhatIsReadOnceIsNotWritten(t *testing.T) {
 	})
 }
 
+// TestWhatTwoReadOnceIsNotWritten: as little as of one, though both read beside each other.
+func TestWhatTwoReadOnceIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1<<20, 2048)
+		f.fill(2, 100, 300)
+		both := f.segments
+		ats := []fsm.Offset{both[0].First, both[1].First}
+		for left := 2; left > 0; {
+			left = 0
+			for i, s := range both {
+				if ats[i] >= s.Next {
+					continue
+				}
+				left++
+				f.segments = both[i : i+1]
+				r, err := f.read(ats[i], 700)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ats[i] = r.End
+				synctest.Wait()
+			}
+		}
+		if n := f.cache.files.Load(); n != 0 {
+			t.Errorf("%d files were written", n)
+		}
+	})
+}
+
+// TestMemoryIsBoundedByBytes: pieces that are larger than usual are fewer.
+func TestMemoryIsBoundedByBytes(t *testing.T) {
+	c := newCache(nil, "", 0)
+	for i := range memoryPieces {
+		c.put(fmt.Sprint(i), make([]byte, memoryBytes/4+1), nil, false)
+		if n := c.memoryLocked(); n > memoryBytes {
+			t.Fatalf("%d bytes are in memory", n)
+		}
+	}
+	if c.put("huge", make([]byte, memoryBytes+1), nil, false); !c.has("huge") || len(c.inMemory) != 1 {
+		t.Fatal("one that is larger by itself is not kept alone")
+	}
+}
+
 // TestAScanLargerThanTheCacheIsNotWritten: what comes again only after more than files have room
 // for would be gone from them.
 func TestAScanLargerThanTheCacheIsNotWritten(t *testing.T) {
