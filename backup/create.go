@@ -133,10 +133,9 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	// that. So those topics are read before it is looked where they end, and what is left after.
 	early := &Manifest{Started: time.Now().UnixMilli()}
 	if !o.CatalogOnly {
-		early.Topics, _, err = c.topics(ctx, compacted(catalog), nil, before)
-	}
-	if err != nil {
-		return nil, err
+		if early.Topics, _, err = c.topics(ctx, compacted(catalog), nil, before); err != nil {
+			return nil, err
+		}
 	}
 	moment, torn, never, err := c.moment(ctx)
 	if err != nil {
