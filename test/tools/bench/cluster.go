@@ -47,7 +47,8 @@ func (b *bench) with(parent string, env []string, program string, f func(*harnes
 // usage is what the processes have used so far.
 type usage struct {
 	cpu   time.Duration
-	wrote int64 // bytes, of the nodes
+	shim  time.Duration // of cpu, what the shim on the way has used
+	wrote int64         // bytes, of the nodes
 }
 
 func used(c *harness.Cluster, shim *harness.Process) (u usage, err error) {
@@ -57,7 +58,9 @@ func used(c *harness.Cluster, shim *harness.Process) (u usage, err error) {
 		}
 	}
 	if shim != nil {
+		nodes := u.cpu
 		err = u.add(shim, false)
+		u.shim = u.cpu - nodes
 	}
 	return u, err
 }

@@ -87,7 +87,7 @@ func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, 
 		r.latency = append(r.latency, one.latency...)
 	}
 	after, err := used(c, w.through)
-	r.used = usage{after.cpu - before.cpu, after.wrote - before.wrote}
+	r.used = usage{after.cpu - before.cpu, after.shim - before.shim, after.wrote - before.wrote}
 	if stop(); l.trim {
 		errs = append(errs, <-trimmed)
 	}

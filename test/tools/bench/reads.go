@@ -280,11 +280,16 @@ func (b *bench) shimBesideTCP() error {
 	return b.with(b.fast(), small, "", func(c *harness.Cluster) error {
 		header()
 		all := ways(c)[:2]
-		for _, s := range []struct{ name, program string }{{"shim", c.Shim.Path}, {"other shim", b.shim}} {
-			if s.program == "" {
-				continue
+		programs := []string{c.Shim.Path}
+		if b.shim != "" {
+			programs = append(programs, strings.Split(b.shim, ",")...)
+		}
+		for i, program := range programs {
+			name := "shim"
+			if i > 0 {
+				name = "other shim " + filepath.Base(program)
 			}
-			w, err := shimOf(c, s.name, s.program)
+			w, err := shimOf(c, name, program)
 			if err != nil {
 				return err
 			}
@@ -342,7 +347,11 @@ func shimOf(c *harness.Cluster, name, program string) (w way, err error) {
 func inTurns(all []way, what string, measure func(way) (result, error)) error {
 	got := make([][]result, len(all))
 	for round := range readRounds + 1 {
-		for i, w := range all {
+		for i := range all {
+			if round%2 == 1 { // A B B A
+				i = len(all) - 1 - i
+			}
+			w := all[i]
 			r, err := measure(w)
 			if err != nil {
 				return fmt.Errorf("%s: %w", w.name, err)
@@ -358,6 +367,7 @@ func inTurns(all []way, what string, measure func(way) (result, error)) error {
 		for _, r := range got[i] {
 			sum.bytes, sum.records, sum.took = sum.bytes+r.bytes, sum.records+r.records, sum.took+r.took
 			sum.used.cpu += r.used.cpu
+			sum.used.shim += r.used.shim
 			sum.used.wrote += r.used.wrote
 			sum.latency = append(sum.latency, r.latency...)
 		}
@@ -366,7 +376,8 @@ func inTurns(all []way, what string, measure func(way) (result, error)) error {
 			first = sum
 			continue
 		}
-		fmt.Printf("  %s beside %s: %.2f of the MB/s, %.2f of the CPU\n", w.name, all[0].name, sum.mbs()/first.mbs(), sum.cpuPerMB()/first.cpuPerMB())
+		fmt.Printf("  %s beside %s: %.2f of the MB/s, %.2f of the CPU, of which the shim's %.2f\n", w.name, all[0].name, sum.mbs()/first.mbs(), sum.cpuPerMB()/first.cpuPerMB(),
+			sum.used.shim.Seconds()/sum.used.cpu.Seconds())
 	}
 	return nil
 }

@@ -351,7 +351,7 @@ func producing(c *harness.Cluster, cl *kgo.Client, topic string, records int, tx
 	}
 	r.bytes = r.records * recordSize
 	after, err := used(c, nil)
-	r.used = usage{after.cpu - before.cpu, after.wrote - before.wrote}
+	r.used = usage{after.cpu - before.cpu, after.shim - before.shim, after.wrote - before.wrote}
 	return r, err
 }
 
