@@ -42,13 +42,14 @@ type client struct {
 	most        int           // bytes of a request without its prefix
 	memory      *budget
 	interrupted atomic.Bool
-	secure      bool // TLS
-	tokens      int  // messages of a SASL mechanism's that come next, without a header
-	denied      bool // it was told that its login failed; the session sets it
+	secure      bool   // TLS
+	tokens      int    // messages of a SASL mechanism's that come next, without a header
+	denied      bool   // it was told that its login failed; the session sets it
+	waiting     func() // called before a request waits for memory
 }
 
 func newClient(conn net.Conn, most int, memory *budget) *client {
-	return &client{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), out: bufio.NewWriterSize(stalling{conn}, smallAnswers), most: most, memory: memory}
+	return &client{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), out: bufio.NewWriterSize(stalling{conn}, smallAnswers), most: most, memory: memory, waiting: func() {}}
 }
 
 // readRequest gives the next request, whose frame counts in memory until it is
@@ -99,8 +100,11 @@ func (c *client) readRequest(ctx context.Context) (*request, error) {
 // memory grows with what arrives, not with what the prefix claims.
 func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte, end int) (frame []byte, err error) {
 	held := min(end, 64<<10)
-	if err := c.memory.Acquire(ctx, held); err != nil {
-		return nil, err
+	if !c.memory.TryAcquire(held) {
+		c.waiting()
+		if err := c.memory.Acquire(ctx, held); err != nil {
+			return nil, err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -130,6 +134,17 @@ func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte,
 		held = grown
 		frame = append(newBuffer(grown), frame...)
 	}
+}
+
+// another reports whether the next request was read whole already, so that it follows at once unless
+// it has to wait for memory.
+func (c *client) another() bool {
+	have := c.in.Buffered()
+	if have < 4 {
+		return false
+	}
+	prefix, err := c.in.Peek(4)
+	return err == nil && int64(binary.BigEndian.Uint32(prefix)) <= int64(have-4)
 }
 
 // speaks recognizes by its first byte what is no Kafka request; "" is what may be one.

@@ -197,13 +197,15 @@ func plainAddress(a net.Addr) string {
 
 // readClient takes requests off the client's connection.
 func (p *proxy) readClient(ctx context.Context, s *session) error {
+	s.client.waiting = s.waiting
+	defer s.waiting() // what was taken before is handed over, whatever is wrong with the next one
 	for {
 		r, err := s.client.readRequest(ctx)
 		if err != nil {
 			return err
 		}
 		p.metrics.requests.Inc()
-		if err := s.take(ctx, r); err != nil {
+		if err := s.take(ctx, r, s.client.another()); err != nil {
 			p.requestMemory.Release(len(r.frame))
 			return err
 		}

@@ -48,7 +48,7 @@ var (
 //
 // Invariants: queue holds every request that is not answered, in the order in
 // which they came; queue[:handed] were handed to up, in that order, and of them
-// only the last one may still be written. An answer goes to the first of
+// only the last ones, writing, may still be written. An answer goes to the first of
 // them that expects one. A request is sent again only if the gateway surely did
 // not begin it, or if it changes nothing.
 //
@@ -70,9 +70,11 @@ type session struct {
 	bytes  int  // of all frames in queue
 	full   bool // the client's reader waits for room
 
-	up      *upstream
-	from    *answers // of up
-	writing *request // who writes it to up knows, and nobody else may write
+	up   *upstream
+	from *answers // of up
+	// who writes these to up knows, and nobody else may write; in the order of queue
+	writing []*request
+	frames  [][]byte // of these, while they are tried
 	broken  bool     // up takes no more requests
 	// set once up is to be left: nothing more is handed to it, and answers are waited for so long
 	parting <-chan time.Time
@@ -245,12 +247,14 @@ func (s *session) fail(err error) {
 	}
 }
 
-// take queues a request of the client's and hands it over if that can be done at once. It waits
-// until there is room; the error is ctx's, and the request was not taken.
-func (s *session) take(ctx context.Context, r *request) error {
+// take queues a request of the client's and hands it over if that can be done at once, unless more
+// says that another follows, or pass. It waits until there is room; the error is ctx's, and the
+// request was not taken.
+func (s *session) take(ctx context.Context, r *request, more bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.ending || len(s.queue) >= maxPending || s.bytes > s.client.most {
+		s.fail(s.handOver()) // what waits for more
 		s.full = true
 		s.mu.Unlock()
 		var err error
@@ -265,44 +269,102 @@ func (s *session) take(ctx context.Context, r *request) error {
 	}
 	s.queue = append(s.queue, r)
 	s.bytes += len(r.frame)
+	if !more {
+		s.pass()
+	}
+	return nil
+}
+
+// pass hands over what was taken. The caller holds mu.
+func (s *session) pass() {
 	s.fail(s.handOver())
 	if s.up == nil {
 		s.look()
 	}
-	return nil
+}
+
+// waiting is called by the client's reader before it waits for memory, or ends: what was taken with
+// more to follow does not wait with it.
+func (s *session) waiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pass()
 }
 
 // mayHandOver reports whether the next request can go to the gateway.
 func (s *session) mayHandOver() bool {
-	return s.up != nil && s.ended == nil && s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue)
+	return s.up != nil && s.ended == nil && len(s.writing) == 0 && !s.broken && s.parting == nil && s.handed < len(s.queue)
 }
 
-// handOver sends what the gateway's connection takes at once. What it does not take is for the
-// writer, which waits. mu is free meanwhile: an answer may come before this knows that the request
-// was sent.
+// handOver sends what the gateway's connection takes at once, several requests in one write. What
+// it does not take is for the writer, which waits. mu is free meanwhile: an answer may come before
+// this knows that the request was sent.
 func (s *session) handOver() error {
 	for s.mayHandOver() {
-		next, up := s.queue[s.handed], s.up
-		// From here on the gateway may get it whole, until an event says otherwise.
-		s.writing, s.bound = next, s.bound || next.binds()
-		s.handed++
+		// From here on the gateway may get them whole, until it is known that it did not.
+		s.begin()
+		up := s.up
 		s.mu.Unlock()
-		sent := up.conn.TryMessage(next.frame) == shim.Sent
-		if !sent {
-			up.out <- next // the writer has nothing else to do
-		}
+		sent, tried := up.conn.TryMessages(s.frames)
 		s.mu.Lock()
-		if !sent {
+		clear(s.frames)
+		if left := s.sent(sent, tried == shim.HalfSent || sent == 0); left != nil {
+			up.out <- left // does not wait: the writer has nothing else to do
 			return nil
 		}
-		if err := s.event(event{wrote: next}); err != nil {
-			return err
+		if s.ended != nil {
+			return s.settle()
 		}
-		if s.up == nil || s.ending || s.parting != nil {
+		if s.ending || s.parting != nil {
 			s.look()
 		}
 	}
 	return nil
+}
+
+// begin notes which requests go to the gateway next: all there are, but one that binds the client
+// to it goes alone.
+func (s *session) begin() {
+	s.writing, s.frames = s.writing[:0], s.frames[:0]
+	for _, r := range s.queue[s.handed:] {
+		if r.binds() && len(s.writing) > 0 {
+			break
+		}
+		s.writing, s.frames = append(s.writing, r), append(s.frames, r.frame)
+		s.handed++
+		if r.binds() {
+			s.bound = true
+			break
+		}
+	}
+}
+
+// sent notes that the gateway got the first n of those that are written, and nothing of others, but
+// for the next one if the writer is to go on with it: then that is what this gives.
+func (s *session) sent(n int, goOn bool) (left *request) {
+	tried := s.writing
+	back := tried[n:]
+	if goOn {
+		left, back = back[0], back[1:]
+	}
+	for range back {
+		// They are the last of queue[:handed], unless a gateway has answered what it has not got.
+		if s.handed > 0 && slices.Contains(back, s.queue[s.handed-1]) {
+			s.handed--
+		}
+	}
+	s.writing = nil
+	for _, r := range tried[:n] {
+		if i := s.handedAt(r); i >= 0 && !r.answered {
+			s.remove(i) // nobody waits for it
+		}
+	}
+	clear(tried)
+	s.writing = tried[:0]
+	if left != nil {
+		s.writing = append(s.writing, left)
+	}
+	return left
 }
 
 // writesToClient reports whether somebody does. When that takes long it is the client that is slow,
@@ -339,7 +401,7 @@ func (s *session) toClient(err error) error {
 // mayPart reports whether a session that is to leave its gateway waits for nothing there that it
 // could not ask again.
 func (s *session) mayPart() bool {
-	if s.parting == nil || s.up == nil || s.ended != nil || s.writing != nil {
+	if s.parting == nil || s.up == nil || s.ended != nil || len(s.writing) > 0 {
 		return false
 	}
 	return !slices.ContainsFunc(s.queue[:s.handed], func(r *request) bool { return r.answered && !r.own && !repeatable[r.key] })
@@ -352,9 +414,9 @@ func (s *session) done() bool {
 		return false
 	}
 	if s.gone {
-		return s.handed == len(s.queue) && s.writing == nil
+		return s.handed == len(s.queue) && len(s.writing) == 0
 	}
-	return len(s.queue) == 0 && s.writing == nil
+	return len(s.queue) == 0 && len(s.writing) == 0
 }
 
 // release ends what the session still has. Nothing is taken from the client any more.
@@ -468,7 +530,7 @@ func (s *session) drop(r *request) {
 // remove takes a request that was handed over out of the queue, and is not sent again.
 func (s *session) remove(i int) {
 	r := s.queue[i]
-	if s.drop(r); r != s.writing {
+	if s.drop(r); !slices.Contains(s.writing, r) {
 		giveBack(r.frame)
 		r.frame = nil
 	}
@@ -487,7 +549,7 @@ func (s *session) handedAt(r *request) int {
 }
 
 func (s *session) event(e event) error {
-	s.writing = nil
+	s.writing = s.writing[:0]
 	i := s.handedAt(e.wrote)
 	switch {
 	case e.writeErr != nil:
@@ -581,7 +643,7 @@ func (s *session) answered(from *answers, answer []byte) bool {
 // becomes of the session is decided when it is known whether it went out whole.
 func (s *session) lose(cause error) error {
 	s.ended = cause
-	if s.writing == nil {
+	if len(s.writing) == 0 {
 		return s.settle()
 	}
 	s.broken = true

@@ -533,11 +533,11 @@ func TestATransactionsRequestIsNotAskedAgainForAClientThatIsGone(t *testing.T) {
 	p.waitUp(t, 1)
 	s, _ := sessionAt(t, p, asked(apiMetadata, 1), asked(apiEndTxn, 2), produce(3, -1), asked(apiEndTxn, 4))
 	gw := g.accept(t)
-	s.writing = s.queue[3]
+	s.writing = []*request{s.queue[3]}
 	if err := s.clientLeft(io.EOF); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.event(event{wrote: s.writing, writeErr: io.ErrClosedPipe}); err != nil {
+	if err := s.event(event{wrote: s.queue[3], writeErr: io.ErrClosedPipe}); err != nil {
 		t.Fatal(err)
 	}
 	promise := &websocket.CloseError{Code: websocket.CloseGoingAway, Text: shim.GoodbyeReason}
@@ -647,4 +647,77 @@ func TestWhoHasBeenLeftDoesNotWaitForTheClient(t *testing.T) {
 	}
 	s.answering <- struct{}{}
 	s.release()
+}
+
+// A request that was kept for the next one to go with it does not wait for memory with that one.
+func TestARequestIsSentThoughTheNextOneWaitsForMemory(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	all := int(p.settings.maxMemoryBytes)
+	if !p.requestMemory.TryAcquire(all) {
+		t.Fatal("somebody has taken memory")
+	}
+	client := connect(t, addr)
+	large := produceOf(2, -1, 2*smallMessage)
+	write(t, client, append(asked(apiMetadata, 1), large...))
+	gw := g.accept(t)
+	gw.want(asked(apiMetadata, 1))
+	p.requestMemory.Release(all)
+	gw.want(large)
+}
+
+// Of requests that are tried together the gateway got some, and the others are as they were.
+func TestWhatWasNotSentTogetherIsSentAgain(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		sent         int
+		goOn         bool // the writer goes on with the next one
+		early        bool // the second one was answered before it was known what was sent
+		handed, left int  // left: the correlation id of what the writer has; 0: nothing
+	}{
+		{"all", 4, false, false, 3, 0},
+		{"two", 2, false, false, 1, 0},
+		{"two, the third in part", 2, true, false, 2, 3},
+		{"none", 0, true, false, 1, 1},
+		{"two, one answered", 2, false, true, 0, 0},
+		{"one, and what it has not got was answered", 1, false, true, 0, 0},
+	} {
+		g := newFakeGateway(t)
+		p, _, _ := runProxy(t, nil, g)
+		s := newSession(p, newClient(nil, 1<<20, p.requestMemory), "")
+		for i, acks := range []int16{0, -1, -1, -1} {
+			r, err := parseRequest(produce(int32(i+1), acks))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.queue = append(s.queue, r)
+			s.bytes += len(r.frame)
+		}
+		asked := append([]*request(nil), s.queue...)
+		if s.begin(); s.handed != 4 || len(s.writing) != 4 || len(s.frames) != 4 {
+			t.Fatalf("%s: %d are handed over, %d written", c.name, s.handed, len(s.writing))
+		}
+		if c.early {
+			s.remove(1)
+		}
+		left := s.sent(c.sent, c.goOn)
+		if got := int32(c.left); left == nil && got != 0 || left != nil && left.correlation != got {
+			t.Errorf("%s: the writer has %v, want %d", c.name, left, c.left)
+		}
+		if s.handed != c.handed || len(s.writing) != min(c.left, 1) {
+			t.Errorf("%s: %d are handed over, want %d; %d written", c.name, s.handed, c.handed, len(s.writing))
+		}
+		at := 0
+		for i, r := range asked {
+			gone := i == 0 && c.sent > 0 || i == 1 && c.early
+			if !gone && (at >= len(s.queue) || s.queue[at] != r) {
+				t.Errorf("%s: request %d is not where it was", c.name, i+1)
+			}
+			if !gone {
+				at++
+			}
+		}
+		s.queue = nil
+	}
 }

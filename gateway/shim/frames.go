@@ -60,25 +60,39 @@ func sendMasked(t *frames.Turns, b []byte, closed <-chan struct{}) error {
 	})
 }
 
-// tryMasked begins to write a message and does not wait. It gives what the connection has not
-// taken, in a memory of its own; begun reports whether it has taken anything. Who began keeps the
-// turn until finishMasked has written what is left.
-func tryMasked(t *frames.Turns, b []byte) (left []byte, begun bool) {
-	if frames.MostHeader+len(b) > scratchSize || !t.TryBegin() {
-		return nil, false
+// tryMasked writes messages, as many as one call takes, and does not wait. So many were sent whole;
+// left is what the connection has not taken of the next one, in a memory of its own, or nil if it
+// has taken nothing of it. With something left the turn is kept until finishMasked has written it.
+func tryMasked(t *frames.Turns, messages [][]byte) (sent int, left []byte) {
+	if len(messages) == 0 || frames.MostHeader+len(messages[0]) > scratchSize || !t.TryBegin() {
+		return 0, nil
 	}
 	scratch := scratches.Get().(*[scratchSize]byte)
 	defer scratches.Put(scratch)
-	m := newMask()
-	out := frames.AppendHeader(scratch[:0], len(b), m[:4])
-	m.put(scratch[len(out):], b)
-	out = scratch[:len(out)+len(b)]
-	n := writeNow(t.Conn, out)
-	if n == len(out) || n == 0 {
-		t.Cancel()
-		return nil, n > 0
+	out := scratch[:0]
+	for _, b := range messages {
+		if len(out)+frames.MostHeader+len(b) > scratchSize {
+			break
+		}
+		m := newMask()
+		out = frames.AppendHeader(out, len(b), m[:4])
+		m.put(scratch[len(out):], b)
+		out = out[:len(out)+len(b)]
 	}
-	return append([]byte(nil), out[n:]...), true
+	n, end := writeNow(t.Conn, out), 0
+	for _, b := range messages {
+		begin := end
+		if end += frames.HeaderSize(len(b), true) + len(b); end <= n {
+			sent++
+			continue
+		}
+		if begin < n {
+			return sent, append([]byte(nil), out[n:end]...)
+		}
+		break
+	}
+	t.Cancel()
+	return sent, nil
 }
 
 // finishMasked writes what tryMasked has left.

@@ -18,25 +18,36 @@ var errBegun = errors.New("shim: another message is half sent")
 // what is left. Over TLS, and for large messages, it is always NotSent; why something cannot be
 // sent is told by WriteMessage.
 func (c *Conn) TryMessage(message []byte) Tried {
-	if size, err := c.messageSize(message); c.turns == nil || err != nil || size != len(message) || size == 0 {
-		return NotSent
+	_, tried := c.TryMessages([][]byte{message})
+	return tried
+}
+
+// TryMessages is TryMessage for several, in one call to the system, which takes at most scratchSize. sent of them were sent whole, and tried is what became of the one behind these: Sent
+// if there is none. Nothing behind that one was sent.
+func (c *Conn) TryMessages(messages [][]byte) (sent int, tried Tried) {
+	whole := 0
+	for ; whole < len(messages); whole++ {
+		message := messages[whole]
+		if size, err := c.messageSize(message); err != nil || size != len(message) || size == 0 {
+			break
+		}
 	}
-	if !c.writeMu.TryLock() {
-		return NotSent
+	if c.turns == nil || whole == 0 || !c.writeMu.TryLock() {
+		return 0, NotSent
 	}
 	defer c.writeMu.Unlock()
 	if c.begun != nil || len(c.unsent) > 0 || c.writable() != nil {
-		return NotSent
+		return 0, NotSent
 	}
-	left, begun := tryMasked(c.turns, message)
+	sent, left := tryMasked(c.turns, messages[:whole])
 	switch {
-	case !begun:
-		return NotSent
-	case left == nil:
-		return Sent
+	case left != nil:
+		c.begun, c.left = messages[sent], left
+		return sent, HalfSent
+	case sent < len(messages):
+		return sent, NotSent
 	}
-	c.begun, c.left = message, left
-	return HalfSent
+	return sent, Sent
 }
 
 // Ended is closed behind the last message; ReadMessage then says why nothing more comes.

@@ -47,6 +47,21 @@ func AppendHeader(b []byte, size int, mask []byte) []byte {
 	return append(b, mask...)
 }
 
+// HeaderSize is the size of the header that AppendHeader makes, in bytes.
+func HeaderSize(size int, mask bool) int {
+	n := 2
+	switch {
+	case size >= 1<<16:
+		n += 8
+	case size >= 126:
+		n += 2
+	}
+	if mask {
+		n += 4
+	}
+	return n
+}
+
 // ErrOver: nothing may follow what was sent, a close frame or a part of a frame.
 var ErrOver = errors.New("no frame can follow on this connection")
 

@@ -50,7 +50,7 @@ func TestHeaders(t *testing.T) {
 		{65536, mask, []byte{0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4}},
 		{5, mask, []byte{0x82, 0x85, 1, 2, 3, 4}},
 	} {
-		if got := AppendHeader(nil, c.size, c.mask); !bytes.Equal(got, c.want) || len(got) > MostHeader {
+		if got := AppendHeader(nil, c.size, c.mask); !bytes.Equal(got, c.want) || len(got) > MostHeader || len(got) != HeaderSize(c.size, c.mask != nil) {
 			t.Errorf("%d bytes: % x, want % x", c.size, got, c.want)
 		}
 	}
