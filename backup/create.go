@@ -90,7 +90,8 @@ func (o *Options) selects(topic string) bool {
 // Created is what became of a backup.
 type Created struct {
 	Manifest *Manifest
-	// Uploaded counts bytes and objects that were new to the store.
+	// Uploaded counts bytes and objects that were new to the store, but for those whose answer was
+	// lost: they were there at the next try.
 	Uploaded, Objects int64
 	// Torn says why transactions may be torn in it; "": they are not, or no records were read.
 	Torn    string
