@@ -218,7 +218,8 @@ func TestBackupOfWhatIsLost(t *testing.T) {
 	first := create()
 	harness.Need(t, <-killed)
 	harness.Need(t, source.Node(2).Restart())
-	// What the server kept without an answer does not count as uploaded: it is there at the next try.
+	// What the server kept without an answer does not count as uploaded: it is there at the next
+	// try.
 	if first.Bytes < 30_000_000 || first.Uploaded > first.Bytes {
 		t.Errorf("%+v", first)
 	}

@@ -37,8 +37,8 @@ var mutants = []broken{
 			New: "		s.setOffset(c.group, c.topic, c.id, c.partition, c.offset)\n"},
 	}},
 	{name: "markers", what: "a transaction is complete before its markers are written", changes: []mutant.Change{
-		{File: finishGo, Old: "	c.markers.write(mark, scope, func(begun []fsm.PartitionID) { l.arrived(mark, begun) })\n",
-			New: "	c.markers.write(mark, scope, func([]fsm.PartitionID) {})\n	l.arrived(mark, nil)\n"},
+		{File: finishGo, Old: "	c.markers.write(mark, scope, func(begun []fsm.PartitionID) {\n		if mark.Commit {\n			c.hasEnded()\n		}\n		l.arrived(mark, begun)\n	})\n",
+			New: "	c.markers.write(mark, scope, func([]fsm.PartitionID) {})\n	if mark.Commit {\n		c.hasEnded()\n	}\n	l.arrived(mark, nil)\n"},
 	}},
 	// In version 2 the marker has another epoch than the batch.
 	{name: "guard", what: "a batch may begin a transaction behind its marker", changes: append([]mutant.Change{
