@@ -70,6 +70,11 @@ func (s *memStore) Put(_ context.Context, key string, data []byte) error {
 	})
 }
 
+func (s *memStore) Size(ctx context.Context, key string) (int64, error) {
+	data, err := s.Get(ctx, key, 1<<30)
+	return int64(len(data)), err
+}
+
 func (s *memStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	there, err := s.Get(ctx, key, 1<<30)
 	return err == nil && bytes.Equal(there, data), err

@@ -112,6 +112,23 @@ func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, err
 	return readAll(f, key, limit)
 }
 
+func (s *fileStore) Size(_ context.Context, key string) (int64, error) {
+	path, err := s.path(key)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("%s %w", key, ErrNotFound)
+	case err != nil:
+		return 0, err
+	case !info.Mode().IsRegular():
+		return 0, fmt.Errorf("%s %w: it is no file", key, ErrNotFound)
+	}
+	return info.Size(), nil
+}
+
 func (s *fileStore) Same(_ context.Context, key string, data []byte) (bool, error) {
 	f, err := s.open(key)
 	if err != nil {

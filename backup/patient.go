@@ -91,6 +91,15 @@ func (p patient) Get(ctx context.Context, key string, limit int64) (data []byte,
 	return data, err
 }
 
+// Size implements Store.
+func (p patient) Size(ctx context.Context, key string) (bytes int64, err error) {
+	_, err = p.do(ctx, "size of "+key, func(ctx context.Context) (err error) {
+		bytes, err = p.store.Size(ctx, key)
+		return err
+	})
+	return bytes, err
+}
+
 // Same implements Store.
 func (p patient) Same(ctx context.Context, key string, data []byte) (is bool, err error) {
 	_, err = p.do(ctx, "compare "+key, func(ctx context.Context) (err error) {

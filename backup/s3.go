@@ -145,6 +145,14 @@ func (s *s3Store) Get(ctx context.Context, key string, limit int64) ([]byte, err
 	return data, err
 }
 
+func (s *s3Store) Size(ctx context.Context, key string) (int64, error) {
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	info, err := s.client.StatObject(ctx, s.bucket, s.prefix+key, minio.StatObjectOptions{})
+	return info.Size, said(key, err)
+}
+
 func (s *s3Store) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	if err := checkKey(key); err != nil {
 		return false, err

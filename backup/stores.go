@@ -19,6 +19,9 @@ type Store interface {
 	// Get gives an object. The error is ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Size gives how many bytes an object has, without reading it. The error is ErrNotFound where
+	// there is none.
+	Size(ctx context.Context, key string) (int64, error)
 	// Same reads an object and reports whether it is data, with little memory. Errors are those of
 	// Get.
 	Same(ctx context.Context, key string, data []byte) (bool, error)

@@ -113,6 +113,19 @@ func (s *simStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	return bytes.Clone(o.data), nil
 }
 
+func (s *simStore) Size(ctx context.Context, key string) (int64, error) {
+	if _, err := s.call(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[key]
+	if !ok {
+		return 0, tier.ErrNotFound
+	}
+	return int64(len(o.data)), nil
+}
+
 func (s *simStore) List(ctx context.Context, prefix string, each func(string) error) error {
 	if _, err := s.call(ctx); err != nil {
 		return err
@@ -164,6 +177,14 @@ func (f frozenStore) Get(_ context.Context, key string, _ int64) ([]byte, error)
 		return nil, tier.ErrNotFound
 	}
 	return data, nil
+}
+
+func (f frozenStore) Size(_ context.Context, key string) (int64, error) {
+	data, ok := f[key]
+	if !ok {
+		return 0, tier.ErrNotFound
+	}
+	return int64(len(data)), nil
 }
 
 func (f frozenStore) List(_ context.Context, prefix string, each func(string) error) error {
@@ -1174,6 +1195,14 @@ func (s *dyingStore) Get(ctx context.Context, key string, limit int64) (data []b
 		data, err = s.simStore.Get(ctx, key, limit)
 		return err
 	})
+}
+
+func (s *dyingStore) Size(ctx context.Context, key string) (bytes int64, err error) {
+	err = s.step(func() (err error) {
+		bytes, err = s.simStore.Size(ctx, key)
+		return err
+	})
+	return bytes, err
 }
 
 func (s *dyingStore) List(ctx context.Context, prefix string, each func(string) error) error {

@@ -25,7 +25,8 @@ import (
 // The leader of a partition puts closed segments of its log into the tier's store, and has them
 // named by an entry once they were read back (fsm.TieredSegment). Another entry of its says up to
 // where replicas may let go of their own copies; each does when its snapshot has that entry, so no
-// restart and no copy forgets where the records are. The leader deletes objects that are not named
+// restart and no copy forgets where the records are, and when it has seen them in the store itself
+// (letgo.go). The leader deletes objects that are not named
 // any more, after a while, and those that never were.
 
 const (

@@ -15,6 +15,9 @@ type Store interface {
 	// Get gives an object. The error wraps ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Size gives how many bytes an object has, without reading it. The error wraps ErrNotFound
+	// where there is none.
+	Size(ctx context.Context, key string) (int64, error)
 	// List calls each for the keys that begin with prefix, in any order, for some perhaps more than
 	// once. It may lack what was put a moment ago, and still have what was deleted.
 	List(ctx context.Context, prefix string, each func(key string) error) error

@@ -22,6 +22,8 @@ type memStore struct {
 	// gate, if not nil, is waited for by Get.
 	gate chan struct{}
 	gets int
+	// sizes counts who asked for one.
+	sizes int
 }
 
 func newMemStore() *memStore {
@@ -78,6 +80,20 @@ func (s *memStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 		return nil, errors.New("too large")
 	}
 	return bytes.Clone(data), nil
+}
+
+func (s *memStore) Size(_ context.Context, key string) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sizes++
+	if err := s.failing("size", key); err != nil {
+		return 0, err
+	}
+	data, ok := s.objects[key]
+	if !ok {
+		return 0, fmt.Errorf("%s %w", key, ErrNotFound)
+	}
+	return int64(len(data)), nil
 }
 
 func (s *memStore) List(_ context.Context, prefix string, each func(string) error) error {

@@ -773,3 +773,40 @@ func TestTheNewestListCounts(t *testing.T) {
 		t.Errorf("%d lists are left, %v", lists(), err)
 	}
 }
+
+// TestHolds: a store has a segment if it has all its objects, as they were put there; no piece is
+// read for it.
+func TestHolds(t *testing.T) {
+	f := newFixture(t, 1<<20, 500)
+	ctx := context.Background()
+	f.fill(1, 50, 100)
+	s := f.segments[0]
+	if err := f.Holds(ctx, testPartition, s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Pieces < 2 {
+		t.Fatalf("%d pieces", s.Pieces)
+	}
+	f.store.gets, f.store.sizes = 0, 0
+	if err := f.Holds(ctx, testPartition, s); err != nil || f.store.gets != 1 || f.store.sizes != int(s.Pieces) {
+		t.Errorf("%v after %d objects that were read and %d of %d that were asked for", err, f.store.gets, f.store.sizes, s.Pieces)
+	}
+	broken := errors.New("503")
+	for what, test := range map[string]struct {
+		spoil func(key string)
+		want  error
+	}{
+		"not there":   {func(key string) { delete(f.store.objects, key) }, ErrNotFound},
+		"cut":         {func(key string) { f.store.objects[key] = f.store.objects[key][1:] }, ErrDamaged},
+		"not to tell": {func(key string) { f.store.fail = func(_, k string) error { return map[string]error{key: broken}[k] } }, broken},
+	} {
+		for _, key := range []string{indexKey(testPartition, nameOf(s)), pieceKey(testPartition, nameOf(s), 0), pieceKey(testPartition, nameOf(s), int(s.Pieces)-1)} {
+			was := f.store.objects[key]
+			test.spoil(key)
+			if err := f.Holds(ctx, testPartition, s); !errors.Is(err, test.want) {
+				t.Errorf("%s is %s: %v", key, what, err)
+			}
+			f.store.objects[key], f.store.fail = was, nil
+		}
+	}
+}

@@ -83,6 +83,12 @@ func (s tierStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	return data, ofTier(err)
 }
 
+// Size implements tier.Store.
+func (s tierStore) Size(ctx context.Context, key string) (int64, error) {
+	bytes, err := s.Store.Size(ctx, key)
+	return bytes, ofTier(err)
+}
+
 // Same implements tier.Comparer.
 func (s tierStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	is, err := s.Store.Same(ctx, key, data)

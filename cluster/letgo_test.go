@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// ownStores gives each node a store of its own, as folders that were meant to be one.
+func ownStores(t *testing.T, configs map[string]string) (*testCluster, []*simStore) {
+	t.Helper()
+	c := newTestCluster(t, 3)
+	small(c, configs)
+	var stores []*simStore
+	for i, n := range c.nodes {
+		stores = append(stores, newSimStore(t, uint64(70+i)))
+		n.cfg.TierTo, n.cfg.tierPieceBytes, n.cfg.TierCacheBytes, n.cfg.tierSegmentBytes = stores[i], 2000, 20000, 1
+	}
+	c.startAll()
+	c.atLevel(fsm.LevelTiers)
+	return c, stores
+}
+
+// letsGo waits until the replica of a node has let go of what is in the tier.
+func (c *testCluster) letsGo(at int, id fsm.PartitionID) {
+	c.t.Helper()
+	eventually(c.t, fmt.Sprintf("node %d lets go", at+1), func() error {
+		r := c.nodes[at].records(id)
+		if r == nil {
+			return errors.New("it does not run")
+		}
+		local, _ := r.LocalStart()
+		if all := r.Log.Segments(); local == 0 || len(all) > 1 && fsm.Offset(all[1].Start) <= local {
+			return fmt.Errorf("it has kept %+v, and needs from %d on: %s", all[0], local, r.Unseen())
+		}
+		return nil
+	})
+}
+
+// TestAReplicaLetsGoOfWhatItsNodeSees: where each node has a store of its own, replicas keep what
+// only the leader's has, and say so; nothing is lost with the leader. When their stores have it
+// they let go.
+func TestAReplicaLetsGoOfWhatItsNodeSees(t *testing.T) {
+	inBubble(t, testAReplicaLetsGoOfWhatItsNodeSees)
+}
+
+func testAReplicaLetsGoOfWhatItsNodeSees(t *testing.T) {
+	c, stores := ownStores(t, map[string]string{"remote.storage.enable": "true", "segment.bytes": "8000", "local.retention.bytes": "12000"})
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	lead := c.leaderOf(id)
+	c.fill(lead, id, "v", 100)
+	time.Sleep(time.Minute)
+	c.letsGo(lead, id)
+	if lead != c.leaderOf(id) {
+		t.Fatal("another leads")
+	}
+	others := []int{(lead + 1) % 3, (lead + 2) % 3}
+	for _, at := range others {
+		eventually(t, "the others know", func() error {
+			r := c.nodes[at].records(id)
+			if why := r.Unseen(); !strings.Contains(why, "--tier-to") || !strings.Contains(why, "offsets 0 to ") {
+				return fmt.Errorf("node %d says %q", at+1, why)
+			}
+			return nil
+		})
+	}
+	time.Sleep(10 * time.Minute) // snapshots, restarts of what waits: it stays so
+	for _, at := range others {
+		if from := localFrom(c.nodes[at].Node, id); from != 0 {
+			t.Fatalf("node %d has let go of what is below %d, and its store has nothing", at+1, from)
+		}
+	}
+	if why := c.nodes[lead].records(id).Unseen(); why != "" {
+		t.Errorf("the leader: %s", why)
+	}
+
+	// Who has forgotten what it saw keeps it as well.
+	c.kill(others[0])
+	c.start(others[0])
+	c.kill(lead)
+	c.leaderOf(id)
+	for _, at := range others {
+		if _, values := localValues(t, c.nodes[at].Node, id); values != 100 {
+			t.Errorf("without its leader the partition has %d values on node %d, want 100", values, at+1)
+		}
+	}
+
+	// The store comes to be one.
+	c.start(lead)
+	for _, at := range others {
+		stores[lead].mu.Lock()
+		have := maps.Clone(stores[lead].objects)
+		stores[lead].mu.Unlock()
+		stores[at].set(func(s *simStore) { s.objects = have })
+	}
+	for _, at := range others {
+		c.letsGo(at, id)
+		if why := c.nodes[at].records(id).Unseen(); why != "" {
+			t.Errorf("node %d: %s", at+1, why)
+		}
+	}
+}
+
+// TestANodeThatSeesNoStoreKeepsAll: one that was not told of the store lets go of nothing, until it
+// is told.
+func TestANodeThatSeesNoStoreKeepsAll(t *testing.T) { inBubble(t, testANodeThatSeesNoStoreKeepsAll) }
+
+func testANodeThatSeesNoStoreKeepsAll(t *testing.T) {
+	c, store := tierCluster(t, 8, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	lead := c.leaderOf(id)
+	at := (lead + 1) % 3
+	c.kill(at)
+	c.nodes[at].cfg.TierTo = nil
+	c.start(at)
+	c.fill(lead, id, "v", 100)
+	time.Sleep(time.Minute)
+	c.letsGo(lead, id)
+	c.letsGo((lead+2)%3, id)
+	time.Sleep(5 * time.Minute)
+	r := c.nodes[at].records(id)
+	if from, why := localFrom(c.nodes[at].Node, id), r.Unseen(); from != 0 || !strings.Contains(why, "--tier-to") {
+		t.Errorf("the node keeps offsets from %d on, and says %q", from, why)
+	}
+	c.kill(at)
+	c.nodes[at].cfg.TierTo = store
+	c.start(at)
+	c.letsGo(at, id)
+}
