@@ -774,6 +774,39 @@ func TestTheNewestListCounts(t *testing.T) {
 	}
 }
 
+// endless lists a key again and again.
+type endless struct {
+	*memStore
+	key string
+}
+
+func (s endless) List(_ context.Context, prefix string, each func(string) error) error {
+	for {
+		if err := each(prefix + s.key); err != nil {
+			return err
+		}
+	}
+}
+
+// TestAListThatDoesNotEnd: who looks at a store that nobody vouches for comes to an end.
+func TestAListThatDoesNotEnd(t *testing.T) {
+	r := Remains{endless{newMemStore(), "x"}}
+	if _, err := r.List(context.Background(), testPartition); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "keys below") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTooManyLists: which of them is the newest cannot be known where not all are looked at.
+func TestTooManyLists(t *testing.T) {
+	store := newMemStore()
+	for i := range maxOrphans {
+		store.objects[listKey(testPartition, name{0, 1, uint64(i + 1)})] = nil
+	}
+	if _, err := (Remains{store}).List(context.Background(), testPartition); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "lists below") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestHolds: a store has a segment if it has all its objects, as they were put there; no piece is
 // read for it.
 func TestHolds(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -115,14 +116,19 @@ func ofTier(err error) error {
 type tierRemains struct {
 	tier.Remains
 	store backup.Store
+	// pieces counts the objects that lists have named, of which each takes memory.
+	pieces atomic.Int64
 }
 
+// mostTierPieces bounds the objects of one restore, as a manifest does: they are 16 TiB of 8 MiB.
+const mostTierPieces = 2 << 20
+
 func newTierRemains(url string) (*tierRemains, error) {
-	store, err := backup.Open(url)
+	store, err := backup.OpenReadBack(url) // its lists take no memory
 	if err != nil {
 		return nil, err
 	}
-	return &tierRemains{tier.Remains{Store: tierStore{store}}, store}, nil
+	return &tierRemains{Remains: tier.Remains{Store: tierStore{store}}, store: store}, nil
 }
 
 // Owner implements backup.Tier.
@@ -153,6 +159,11 @@ func (t *tierRemains) Log(ctx context.Context, topic fsm.TopicID, partition int3
 	}
 	if err != nil || l == nil {
 		return nil, t.named(err)
+	}
+	for _, s := range l.Segments {
+		if n := t.pieces.Add(int64(s.Pieces)); n > mostTierPieces {
+			return nil, t.named(fmt.Errorf("its lists name %d objects or more, and this program takes %d at most in one restore: restore some topics at a time (--topic)", n, mostTierPieces))
+		}
 	}
 	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch())}
 	for _, s := range l.Segments {
