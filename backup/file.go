@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // fileStore keeps objects as files below a folder. An object is written to a file of another name,
@@ -54,7 +55,9 @@ func (s *fileStore) Put(_ context.Context, key string, data []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", errFull, err)
+	} else if err != nil {
 		return err
 	}
 	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {

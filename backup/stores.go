@@ -45,6 +45,8 @@ var (
 	ErrExists = errors.New("is there already")
 	// ErrNotFound says that there is none.
 	ErrNotFound = errors.New("is not there")
+	// errFull says that the store has no room.
+	errFull = errors.New("the store is full")
 	// errTooLarge says that an object has more bytes than what it is can have.
 	errTooLarge = errors.New("is larger than it can be")
 )

@@ -134,3 +134,33 @@ func testANodeThatSeesNoStoreKeepsAll(t *testing.T) {
 	c.start(at)
 	c.letsGo(at, id)
 }
+
+// TestAFullStoreIsNotSentTheSameAllTheTime: what it does not take goes there some times an hour,
+// and all of it minutes after there is room.
+func TestAFullStoreIsNotSentTheSameAllTheTime(t *testing.T) {
+	inBubble(t, testAFullStoreIsNotSentTheSameAllTheTime)
+}
+
+func testAFullStoreIsNotSentTheSameAllTheTime(t *testing.T) {
+	c, store := tierCluster(t, 4, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	store.set(func(s *simStore) { s.room = 5000 })
+	want := c.fill(0, id, "v", 60)
+	time.Sleep(15 * time.Minute)
+	if s := c.nodes[c.leaderOf(id)].records(id).TierStatus(); !strings.Contains(s.Err, "507") {
+		t.Errorf("%+v", s)
+	}
+	store.set(func(s *simStore) { s.sent = 0 })
+	time.Sleep(30 * time.Minute)
+	store.mu.Lock()
+	sent := store.sent
+	store.mu.Unlock()
+	// An attempt sends three pieces of 2000 bytes or a little more.
+	if attempts := sent / 6000; attempts < 5 || attempts > 15 {
+		t.Errorf("%d bytes were sent in half an hour", sent)
+	}
+	store.well()
+	time.Sleep(5 * time.Minute)
+	c.tiered(id)
+	c.wantEverywhere(id, want)
+}

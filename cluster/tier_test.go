@@ -32,6 +32,8 @@ type simStore struct {
 	// long lists lack what was put.
 	fails, slow, short int
 	late               time.Duration
+	room               int                  // bytes of records that it takes; 0: any
+	sent               int                  // bytes that came, taken or not
 	noLists            bool                 // no list of segments can be put there
 	dropped            map[fsm.TopicID]bool // topics that the test has deleted
 }
@@ -77,6 +79,18 @@ func (s *simStore) Put(ctx context.Context, key string, data []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sent += len(data)
+	if s.room > 0 && strings.HasSuffix(key, ".batches") {
+		used := len(data)
+		for key, o := range s.objects {
+			if strings.HasSuffix(key, ".batches") {
+				used += len(o.data)
+			}
+		}
+		if used > s.room {
+			return errors.New("507 no room")
+		}
+	}
 	if s.noLists && strings.HasSuffix(key, ".list") {
 		return errStore
 	}
@@ -260,7 +274,7 @@ func (s *simStore) set(change func(s *simStore)) {
 }
 
 func (s *simStore) well() {
-	s.set(func(s *simStore) { s.down, s.fails, s.slow, s.short, s.late = false, 0, 0, 0, 0 })
+	s.set(func(s *simStore) { s.down, s.fails, s.slow, s.short, s.late, s.room = false, 0, 0, 0, 0, 0 })
 }
 
 // tierCluster has three nodes with a store, whose topics have a tier.
@@ -285,9 +299,7 @@ func tierCluster(t *testing.T, seed uint64, more map[string]string) (*testCluste
 // of their copies.
 func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 	c.t.Helper()
-	// Retention looks from time to time, and what is copied is kept for a while.
-	time.Sleep(time.Minute)
-	eventually(c.t, "old records are in the tier alone", func() error {
+	check := func() error {
 		leader := c.nodes[c.leaderOf(id)].records(id)
 		if leader == nil {
 			return errors.New("no leader")
@@ -313,7 +325,15 @@ func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 			}
 		}
 		return nil
-	})
+	}
+	// Retention looks from time to time, what is copied is kept for a while, and a leader whose
+	// uploads have failed again and again pauses for five minutes at most.
+	for range 6 {
+		if time.Sleep(time.Minute); check() == nil {
+			return local
+		}
+	}
+	eventually(c.t, "old records are in the tier alone", check)
 	return local
 }
 
@@ -629,6 +649,9 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	fromTier := int64(0)
 	for tries := 0; fromTier < 200 && tries < 100; tries++ {
 		time.Sleep(10 * time.Second)
+		if tries == 30 { // what has failed often is sent again every five minutes
+			store.set(func(s *simStore) { s.fails, s.short = 0, 0 })
+		}
 		fromTier = 0 // since nodes were started last
 		for _, n := range c.nodes {
 			fromTier += n.tier.Hits.Load() + n.tier.Misses.Load()
@@ -751,6 +774,61 @@ func testACompactedTopicHasATier(t *testing.T) {
 	k.check(false)
 	if s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus(); s.Local == 0 || s.Segments == 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestAnUploadThatFailedIsWhole: where an upload has ended within an entry, the next one and all
+// who read at its offset find all of it.
+func TestAnUploadThatFailedIsWhole(t *testing.T) { inBubble(t, testAnUploadThatFailedIsWhole) }
+
+func testAnUploadThatFailedIsWhole(t *testing.T) {
+	c, store := tierCluster(t, 3, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	lead := c.leaderOf(id)
+	store.set(func(s *simStore) { s.room = 1 }) // no piece of records
+	const entries, each = 30, 3
+	for range entries {
+		var batches batchList
+		for range each {
+			batches = append(batches, prototest.Batch(strings.Repeat("v", 1500)))
+		}
+		if _, err := c.nodes[lead].Append(within(t), id, batches); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "an upload fails", func() error {
+		if s := c.nodes[lead].records(id).TierStatus(); s.Err == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if lead != c.leaderOf(id) {
+		t.Fatal("another leads")
+	}
+	c.eachOffset(lead, id, entries*each)
+	store.well()
+	c.tiered(id)
+	for at := range c.nodes {
+		c.eachOffset(at, id, entries*each)
+	}
+}
+
+// eachOffset reads at each offset on a node, whose batches have one record each.
+func (c *testCluster) eachOffset(at int, id fsm.PartitionID, end fsm.Offset) {
+	c.t.Helper()
+	r := c.nodes[at].records(id)
+	for offset := range end {
+		slice, ok, err := r.ReadHere(offset, 1, fsm.ReadUncommitted)
+		if err != nil || !ok {
+			c.t.Fatalf("node %d at %d: %v, %v", at+1, offset, ok, err)
+		}
+		if h := headersOf(c.t, slice.Batches)[0]; fsm.Offset(h.BaseOffset) != offset {
+			c.t.Errorf("node %d: who reads at %d gets what is at %d", at+1, offset, h.BaseOffset)
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
 	}
 }
 

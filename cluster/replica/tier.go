@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -36,10 +37,12 @@ const (
 	// uploadBytes is how much goes into one segment of the tier at most, if there is as much: whole
 	// segments of the log, but one at least.
 	uploadBytes = 64 << 20
-	// uploadPause is how long a partition is left alone after the store has failed, at first, and
-	// longestUploadPause in the end.
+	// uploadPause is how long a partition is left alone at most after the store has failed, at
+	// first, and longestUploadPause in the end. Where records were sent to it for nothing, as to
+	// one that is full, it is longestWastedPause: all of the segment will be sent again.
 	uploadPause        = time.Second
 	longestUploadPause = 30 * time.Second
+	longestWastedPause = 5 * time.Minute
 	// tierGrace is how long what is not named any more stays in the store: a replica that is behind
 	// still reads it.
 	tierGrace = time.Minute
@@ -57,6 +60,7 @@ type tiering struct {
 	busy   bool          // somebody is at it
 	pause  time.Duration // after the last failure; 0: there was none
 	until  time.Time     // nothing is tried before that
+	wasted bool          // records were sent to the store in this attempt, for nothing
 	err    error         // of the last attempt; nil: it was good
 	unsure fsm.Term      // in which the fate of an entry that names something is not known
 	// scanned is when, and in which term, orphans were looked for last.
@@ -204,9 +208,15 @@ func (r *Records) tend(ctx context.Context) {
 	if t.err = failed; failed == nil {
 		t.pause = 0
 	} else {
-		t.pause = min(max(2*t.pause, uploadPause), longestUploadPause)
-		t.until = time.Now().Add(t.pause)
+		longest := longestUploadPause
+		if t.wasted {
+			longest = longestWastedPause
+		}
+		t.pause = min(max(2*t.pause, uploadPause), longest)
+		// Some of it is chance: partitions that failed together do not come together again.
+		t.until = time.Now().Add(t.pause/2 + rand.N(t.pause/2))
 	}
+	t.wasted = false
 	r.mu.Unlock()
 	if failed != nil {
 		r.env.Tier.UploadErrors.Add(1)
@@ -335,6 +345,9 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 
 // abandon deletes what an upload has put into the store.
 func (r *Records) abandon(u *tier.Upload) {
+	r.mu.Lock()
+	r.tiering.wasted = r.tiering.wasted || u.Sent()
+	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(r.env.ctx, tierGrace)
 	defer cancel()
 	u.Abandon(ctx)
