@@ -1462,6 +1462,64 @@ func TestATierThatIsNotAsItWas(t *testing.T) {
 	}
 }
 
+// TestMarkersThatWereCompactedAway: what the tier of a compacted topic has of transactions is
+// committed, or left out if its index says that it was aborted, whatever markers are there.
+func TestMarkersThatWereCompactedAway(t *testing.T) {
+	for _, compacted := range []bool{true, false} {
+		_, r, m, tier := lostCluster(t)
+		id := fsm.TopicID{1}
+		var next int64
+		var objects []TierObject
+		add := func(b kafkaproto.Batch, aborted ...fsm.AbortedTransaction) {
+			b.Stamp(next, 3)
+			b, err := kafkaproto.ParseBatch(b.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := TierObject{Key: fmt.Sprint("tiers/t/", len(objects)), First: next, Next: b.Header().NextOffset(), Bytes: int64(b.Size()), Sum: sha256.Sum256(b.Bytes()), MaxEpoch: 3, Aborted: aborted}
+			tier.objects[o.Key] = bytes.Clone(b.Bytes())
+			objects, next = append(objects, o), o.Next
+		}
+		write := func(value string) kafkaproto.Batch {
+			return prototest.Of(prototest.KeyedBatch(prototest.Keyed{Key: value, Value: value}), 7, 0, -1, true)
+		}
+		add(write("committed")) // and its marker is gone
+		add(write("aborted"), fsm.AbortedTransaction{ProducerID: 7, First: 1, Last: 2, LastStable: 1})
+		add(kafkaproto.NewMarker(kafkaproto.Marker{}, 7, 0, 0))
+		add(write("the last"))
+		p := &m.Topics[slices.IndexFunc(m.Topics, func(t Topic) bool { return t.ID == id })].Partitions[0]
+		p.Objects, p.Start, p.End = nil, 0, 0
+		tier.logs[id][0] = &TierLog{Tiered: next, End: next, Epoch: 3, Compacted: compacted, Objects: objects}
+		g, err := Gather(t.Context(), m, r, tier, RestoreOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := newMemCluster("target")
+		if _, err := Restore(t.Context(), g.Manifest(), r, to, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, b := range to.logs[id][0].batches {
+			text := "marker"
+			if !b.Header().Control() {
+				values, err := prototest.Values(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text = fmt.Sprint(values, b.Header().Transactional())
+			}
+			got = append(got, text)
+		}
+		want := "[committed] true, [aborted] true, marker, [the last] true"
+		if compacted {
+			want = "[committed] false, marker, [the last] false"
+		}
+		if text := strings.Join(got, ", "); text != want {
+			t.Errorf("compacted %v: %s, want %s", compacted, text, want)
+		}
+	}
+}
+
 // TestWhichOfABackupAndATierCounts: what one has that the other cannot have is not mixed.
 func TestWhichOfABackupAndATierCounts(t *testing.T) {
 	object := func(first, next int64) Object { return Object{First: first, Next: next, MaxEpoch: 1} }

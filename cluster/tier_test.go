@@ -220,7 +220,7 @@ func (f frozenStore) remains(id fsm.PartitionID) (l *tier.List, pieces []tier.Pi
 		return l, nil, err
 	}
 	for _, s := range l.Segments {
-		more, err := r.Pieces(context.Background(), id, s)
+		more, _, err := r.Pieces(context.Background(), id, s)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -218,31 +218,33 @@ type Piece struct {
 	Sum         [sha256.Size]byte
 }
 
-// Pieces gives the objects of a segment, ascending, as its index says, which is checked.
-func (r Remains) Pieces(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment) (pieces []Piece, err error) {
+// Pieces gives the objects of a segment, ascending, as its index says, which is checked, and the
+// transactions that were aborted and have records in them, or reach over them. What belongs to
+// another transaction was committed, whether or not the marker is still there.
+func (r Remains) Pieces(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment) (pieces []Piece, aborted []fsm.AbortedTransaction, err error) {
 	key := indexKey(id, nameOf(s))
 	if s.IndexBytes > maxIndex {
-		return nil, fmt.Errorf("%s %w: an index of %d bytes", key, ErrDamaged, s.IndexBytes)
+		return nil, nil, fmt.Errorf("%s %w: an index of %d bytes", key, ErrDamaged, s.IndexBytes)
 	}
 	data, err := r.Store.Get(ctx, key, s.IndexBytes)
 	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%s, which is named, %w: does somebody delete there, or does the cluster run?", key, err)
+		return nil, nil, fmt.Errorf("%s, which is named, %w: does somebody delete there, or does the cluster run?", key, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, nil, fmt.Errorf("%s: %w", key, err)
 	}
 	if !same(data, s.IndexBytes, s.IndexSum) {
-		return nil, fmt.Errorf("%s %w: another sum is named", key, ErrDamaged)
+		return nil, nil, fmt.Errorf("%s %w: another sum is named", key, ErrDamaged)
 	}
 	x, err := parseIndex(data)
 	if err == nil && !x.of(s) {
 		err = fmt.Errorf("%w: the index of offsets %d to %d is of %d to %d", ErrDamaged, s.First, s.Next, x.first, x.next)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, nil, fmt.Errorf("%s: %w", key, err)
 	}
 	for i, p := range x.pieces {
 		pieces = append(pieces, Piece{Key: pieceKey(id, nameOf(s), i), First: x.startOf(i), Next: p.next, Bytes: p.bytes, Sum: p.sum})
 	}
-	return pieces, nil
+	return pieces, x.aborted, nil
 }

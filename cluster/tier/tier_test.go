@@ -732,7 +732,7 @@ func TestTheNewestListCounts(t *testing.T) {
 	}
 	next := f.segments[0].First
 	for _, s := range got.Segments {
-		pieces, err := r.Pieces(ctx, testPartition, s)
+		pieces, _, err := r.Pieces(ctx, testPartition, s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -118,9 +118,12 @@ type tierRemains struct {
 	store backup.Store
 	// pieces counts the objects that lists have named, of which each takes memory.
 	pieces atomic.Int64
+	// aborted counts the aborted transactions that indexes have named.
+	aborted atomic.Int64
 }
 
 // mostTierPieces bounds the objects of one restore, as a manifest does: they are 16 TiB of 8 MiB.
+// It bounds aborted transactions as well.
 const mostTierPieces = 2 << 20
 
 func newTierRemains(url string) (*tierRemains, error) {
@@ -160,21 +163,27 @@ func (t *tierRemains) Log(ctx context.Context, topic fsm.TopicID, partition int3
 	if err != nil || l == nil {
 		return nil, t.named(err)
 	}
+	compacted := false
 	for _, s := range l.Segments {
+		compacted = compacted || s.Clean > 0
 		if n := t.pieces.Add(int64(s.Pieces)); n > mostTierPieces {
 			return nil, t.named(fmt.Errorf("its lists name %d objects or more, and this program takes %d at most in one restore: restore some topics at a time (--topic)", n, mostTierPieces))
 		}
 	}
-	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch())}
+	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch()), Compacted: compacted}
 	for _, s := range l.Segments {
-		log.Compacted = log.Compacted || s.Clean > 0
-		pieces, err := t.Pieces(ctx, id, s)
+		pieces, aborted, err := t.Pieces(ctx, id, s)
 		if err != nil {
 			return nil, t.named(err)
 		}
+		if !log.Compacted {
+			aborted = nil // their markers are there, as all others are
+		} else if n := t.aborted.Add(int64(len(aborted))); n > mostTierPieces {
+			return nil, t.named(fmt.Errorf("its indexes name %d aborted transactions or more, and this program takes %d at most in one restore: restore some topics at a time (--topic)", n, mostTierPieces))
+		}
 		for _, p := range pieces {
 			log.Objects = append(log.Objects, backup.TierObject{
-				Key: p.Key, First: int64(p.First), Next: int64(p.Next), Bytes: p.Bytes, Sum: p.Sum, MaxEpoch: int32(s.LastEpoch),
+				Key: p.Key, First: int64(p.First), Next: int64(p.Next), Bytes: p.Bytes, Sum: p.Sum, MaxEpoch: int32(s.LastEpoch), Aborted: aborted,
 			})
 		}
 		// The last records of a segment may be gone.
