@@ -17,6 +17,8 @@ type memStore struct {
 	hidden  map[string]bool // not listed yet
 	// fail is asked before each call; its error is that of the call.
 	fail func(op, key string) error
+	// lost, if not nil, is asked when an object was stored; its error is that of the call.
+	lost func(key string) error
 	// change changes what is given.
 	change func(key string, data []byte) []byte
 	// gate, if not nil, is waited for by Get.
@@ -49,6 +51,9 @@ func (s *memStore) Put(_ context.Context, key string, data []byte) error {
 		return fmt.Errorf("%s %w", key, ErrExists)
 	}
 	s.objects[key] = bytes.Clone(data)
+	if s.lost != nil {
+		return s.lost(key)
+	}
 	return nil
 }
 

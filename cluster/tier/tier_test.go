@@ -843,3 +843,35 @@ func TestHolds(t *testing.T) {
 		}
 	}
 }
+
+// TestALostAnswer: an object that is there is there, whatever its upload was told, and counts.
+func TestALostAnswer(t *testing.T) {
+	f := newFixture(t, 1<<20, 500)
+	f.store.lost = func(string) error { return errors.New("the connection is cut") }
+	if err := f.Claim(context.Background()); err == nil {
+		t.Error("who it belongs to is not put like a segment")
+	}
+	f.fill(1, 50, 100)
+	all := int64(0)
+	for key, data := range f.store.objects {
+		if strings.HasPrefix(key, segmentsDir) {
+			all += int64(len(data))
+		}
+	}
+	if got := f.Uploaded.Load(); got != all || all < f.segments[0].Bytes {
+		t.Errorf("%d bytes are counted of %d", got, all)
+	}
+	// What cannot be read back was put there, too.
+	f.store.lost, f.store.fail = nil, func(op, key string) error {
+		if op == "get" && strings.HasSuffix(key, pieceEnd) {
+			return errors.New("503")
+		}
+		return nil
+	}
+	if err := f.put(rand.New(rand.NewPCG(3, 4)), 1, 100); err == nil {
+		t.Fatal("a segment is named that was not read back")
+	}
+	if got := f.Uploaded.Load(); got <= all {
+		t.Errorf("%d bytes are counted, as before", got)
+	}
+}
