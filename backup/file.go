@@ -56,7 +56,7 @@ func (s *fileStore) Put(_ context.Context, key string, data []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", errFull, err)
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	} else if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestAFullStoreIsSentAnObjectOnce(t *testing.T) {
 	} {
 		s := &fullStore{memStore: newMemStore(), err: err}
 		p := patient{store: s, backoff: func(context.Context, int) error { return nil }}
-		if err := p.Put(t.Context(), "key", []byte("x")); !errors.Is(err, errFull) || s.puts != 1 {
+		if err := p.Put(t.Context(), "key", []byte("x")); !errors.Is(err, ErrFull) || s.puts != 1 {
 			t.Errorf("%v after %d attempts", err, s.puts)
 		}
 	}

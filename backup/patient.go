@@ -44,7 +44,7 @@ func wait(ctx context.Context, try int) error {
 
 // final says whether another attempt would be in vain.
 func final(err error) bool {
-	for _, known := range []error{ErrExists, ErrNotFound, errFull, errTooLarge, errDenied, fs.ErrInvalid, fs.ErrPermission} {
+	for _, known := range []error{ErrExists, ErrNotFound, ErrFull, errTooLarge, errDenied, fs.ErrInvalid, fs.ErrPermission} {
 		if errors.Is(err, known) {
 			return true
 		}

@@ -95,7 +95,7 @@ func said(key string, err error) error {
 	case r.Code == minio.NoSuchKey || r.StatusCode == http.StatusNotFound && r.Code != minio.NoSuchBucket:
 		return fmt.Errorf("%s %w", key, ErrNotFound)
 	case r.StatusCode == http.StatusInsufficientStorage || slices.Contains(fullCodes, r.Code):
-		return fmt.Errorf("%w: %s: %w", errFull, key, err)
+		return fmt.Errorf("%w: %s: %w", ErrFull, key, err)
 	case r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusUnauthorized || r.Code == minio.NoSuchBucket:
 		return fmt.Errorf("%w: %s: %w", errDenied, key, err)
 	}

@@ -14,7 +14,8 @@ import (
 // An object is written once and never changed. Methods may be called concurrently.
 type Store interface {
 	// Put stores an object as a whole or not at all. The error is ErrExists if there is one with
-	// that key and the store can tell; one that cannot tell stores it again.
+	// that key and the store can tell; one that cannot tell stores it again. It is ErrFull where
+	// there is no room, and the store says so.
 	Put(ctx context.Context, key string, data []byte) error
 	// Get gives an object. The error is ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
@@ -45,8 +46,8 @@ var (
 	ErrExists = errors.New("is there already")
 	// ErrNotFound says that there is none.
 	ErrNotFound = errors.New("is not there")
-	// errFull says that the store has no room.
-	errFull = errors.New("the store is full")
+	// ErrFull says that the store has no room.
+	ErrFull = errors.New("the store is full")
 	// errTooLarge says that an object has more bytes than what it is can have.
 	errTooLarge = errors.New("is larger than it can be")
 )

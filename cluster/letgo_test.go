@@ -164,3 +164,45 @@ func testAFullStoreIsNotSentTheSameAllTheTime(t *testing.T) {
 	c.tiered(id)
 	c.wantEverywhere(id, want)
 }
+
+// TestAFullStoreIsRelieved: what retention lets go of is deleted while nothing can be put there,
+// not even a list, and what waits goes there then.
+func TestAFullStoreIsRelieved(t *testing.T) {
+	for _, fullLists := range []bool{false, true} {
+		t.Run(fmt.Sprint("full for lists: ", fullLists), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) { testAFullStoreIsRelieved(t, fullLists) })
+		})
+	}
+}
+
+func testAFullStoreIsRelieved(t *testing.T, fullLists bool) {
+	c, store := tierCluster(t, 4, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	store.set(func(s *simStore) { s.room = 40000 })
+	want := c.fill(0, id, "v", 80)
+	time.Sleep(15 * time.Minute)
+	lead := c.nodes[c.leaderOf(id)]
+	full := lead.records(id).TierStatus()
+	if !strings.Contains(full.Err, "507") || full.Segments < 4 || full.Waiting == 0 {
+		t.Fatalf("%+v", full)
+	}
+	store.set(func(s *simStore) { s.fullLists = fullLists })
+	first := full.End * 3 / 4
+	eventually(t, "the log start moves", func() error {
+		_, err := lead.DeleteRecords(within(t), id, first)
+		return err
+	})
+	time.Sleep(10 * time.Minute)
+	eventually(t, "more is in the tier", func() error {
+		s := c.nodes[c.leaderOf(id)].records(id).TierStatus()
+		if s.Gone > 0 || s.End < full.End+(full.End/2)/2 {
+			return fmt.Errorf("%+v, and it was full at %d", s, full.End)
+		}
+		return nil
+	})
+	store.well()
+	store.set(func(s *simStore) { s.fullLists = false })
+	time.Sleep(5 * time.Minute)
+	c.tiered(id)
+	c.wantBehind(id, first, want[first:])
+}

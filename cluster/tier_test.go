@@ -33,6 +33,7 @@ type simStore struct {
 	fails, slow, short int
 	late               time.Duration
 	room               int                  // bytes of records that it takes; 0: any
+	fullLists          bool                 // what it has room for is without lists but one, too
 	sent               int                  // bytes that came, taken or not
 	noLists            bool                 // no list of segments can be put there
 	dropped            map[fsm.TopicID]bool // topics that the test has deleted
@@ -50,7 +51,10 @@ func newSimStore(t *testing.T, seed uint64) *simStore {
 
 func (s *simStore) String() string { return "simulated" }
 
-var errStore = errors.New("503 slow down")
+var (
+	errStore  = errors.New("503 slow down")
+	errNoRoom = fmt.Errorf("507: %w", tier.ErrFull)
+)
 
 // call is the beginning of each: it takes its time, and may fail.
 func (s *simStore) call(ctx context.Context) (short bool, err error) {
@@ -88,7 +92,21 @@ func (s *simStore) Put(ctx context.Context, key string, data []byte) error {
 			}
 		}
 		if used > s.room {
-			return errors.New("507 no room")
+			return errNoRoom
+		}
+	}
+	if s.fullLists && strings.HasSuffix(key, ".list") {
+		used, lists := 0, 0
+		for key, o := range s.objects {
+			switch {
+			case strings.HasSuffix(key, ".batches"):
+				used += len(o.data)
+			case strings.HasSuffix(key, ".list"):
+				lists++
+			}
+		}
+		if lists > 0 && used > s.room/2 || used > s.room*3/4 {
+			return errNoRoom
 		}
 	}
 	if s.noLists && strings.HasSuffix(key, ".list") {

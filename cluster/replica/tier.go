@@ -57,12 +57,12 @@ const (
 
 // tiering is what a leader knows of its tier beside what its log says. Its replica's mu guards it.
 type tiering struct {
-	busy   bool          // somebody is at it
-	pause  time.Duration // after the last failure; 0: there was none
-	until  time.Time     // nothing is tried before that
-	wasted bool          // records were sent to the store in this attempt, for nothing
-	err    error         // of the last attempt; nil: it was good
-	unsure fsm.Term      // in which the fate of an entry that names something is not known
+	busy bool // somebody is at it
+	// What fails does not keep the rest from being done: a store that takes nothing may be full,
+	// and deleting makes room.
+	uploads, deletes, compacts attempts
+	// unsure is the term in which the fate of an entry that names something is not known.
+	unsure fsm.Term
 	// scanned is when, and in which term, orphans were looked for last.
 	scanned time.Time
 	term    fsm.Term
@@ -70,6 +70,45 @@ type tiering struct {
 	// listedTerm; nil: it has made sure then that there is none. What is in it does not change.
 	listed     *tier.List
 	listedTerm fsm.Term
+}
+
+// attempts is how it went with what is tried again.
+type attempts struct {
+	pause time.Duration // after the last failure; 0: there was none
+	until time.Time     // nothing is tried before that
+	err   error         // of the last attempt; nil: it was good
+}
+
+func (a *attempts) wait() bool { return time.Now().Before(a.until) }
+
+// ended notes how an attempt went. It reports whether it is the first to fail.
+func (a *attempts) ended(err error) (news bool) {
+	news = err != nil && a.err == nil
+	if a.err = err; err == nil {
+		a.pause = 0
+		return false
+	}
+	longest := longestUploadPause
+	if errors.As(err, new(wastedError)) {
+		longest = longestWastedPause
+	}
+	a.pause = min(max(2*a.pause, uploadPause), longest)
+	// Some of it is chance: partitions that failed together do not come together again.
+	a.until = time.Now().Add(a.pause/2 + rand.N(a.pause/2))
+	return news
+}
+
+// wastedError is why records were sent to the store for nothing.
+type wastedError struct{ error }
+
+func (e wastedError) Unwrap() error { return e.error }
+
+// sentInVain is the error of an upload that failed, a wastedError if records were sent in it.
+func sentInVain(u *tier.Upload, err error) error {
+	if u.Sent() {
+		return wastedError{err}
+	}
+	return err
 }
 
 // TierStatus is what is known of a partition's tier on this node.
@@ -92,10 +131,11 @@ func (r *Records) TierStatus() (s TierStatus) {
 	r.mu.Lock()
 	seen, bound := r.seen, r.state.Compaction().Bound
 	s.Gone = len(r.state.TieredGone())
-	if r.tiering.err != nil {
-		s.Err = r.tiering.err.Error()
-	}
+	failed := errors.Join(r.tiering.uploads.err, r.tiering.deletes.err, r.tiering.compacts.err)
 	r.mu.Unlock()
+	if failed != nil {
+		s.Err = strings.ReplaceAll(failed.Error(), "\n", "; ")
+	}
 	s.Local, s.End = seen.local, -1
 	for _, t := range seen.tiered {
 		s.Segments, s.Bytes, s.End = s.Segments+1, s.Bytes+t.Bytes, t.Next
@@ -137,7 +177,7 @@ func (r *Records) tierOf() (topic *fsm.Topic, p *proposer, ok bool) {
 	}
 	r.mu.Lock()
 	used := len(r.seen.tiered) > 0 || len(r.state.TieredGone()) > 0
-	waits := r.tiering.busy || time.Now().Before(r.tiering.until)
+	waits := r.tiering.busy || r.tiering.uploads.wait() && r.tiering.deletes.wait()
 	r.mu.Unlock()
 	if waits || !used && !topic.Tiered(r.env.TopicDefaults) {
 		return nil, nil, false
@@ -177,7 +217,8 @@ func (s *Set) tierLoop() {
 	}
 }
 
-// tend does one step of each kind for the partition's tier.
+// tend does one step of each kind for the partition's tier. What fails is tried again after a pause
+// of its own.
 func (r *Records) tend(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -191,32 +232,36 @@ func (r *Records) tend(ctx context.Context) {
 		return // somebody else was faster
 	}
 	defer r.setTiering(false)
-	// What is named is listed before what is not is deleted.
-	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.list, r.deleteGone, r.deleteOrphans, r.compactTier}
-	var failed error
-	for _, step := range steps {
-		if failed = step(ctx, topic, p); failed != nil {
-			break
+	t := &r.tiering
+	r.try(ctx, &t.uploads, func() error {
+		if err := r.endTier(ctx, topic, p); err != nil {
+			return err
 		}
+		return r.upload(ctx, topic, p)
+	})
+	r.try(ctx, &t.deletes, func() error { return r.clean(ctx, p) })
+	r.mu.Lock()
+	well := t.uploads.err == nil && t.deletes.err == nil
+	r.mu.Unlock()
+	if well { // it puts more there before it deletes
+		r.try(ctx, &t.compacts, func() error { return r.compactTier(ctx, topic, p) })
 	}
+}
+
+// try does a part of what is to be done for the tier, unless that waits, and notes how it went.
+func (r *Records) try(ctx context.Context, a *attempts, do func() error) {
+	r.mu.Lock()
+	waits := a.wait()
+	r.mu.Unlock()
+	if waits || ctx.Err() != nil {
+		return
+	}
+	failed := do()
 	if failed != nil && ctx.Err() != nil {
 		return // it does not lead any more, or is closed
 	}
 	r.mu.Lock()
-	t := &r.tiering
-	news := failed != nil && t.err == nil
-	if t.err = failed; failed == nil {
-		t.pause = 0
-	} else {
-		longest := longestUploadPause
-		if t.wasted {
-			longest = longestWastedPause
-		}
-		t.pause = min(max(2*t.pause, uploadPause), longest)
-		// Some of it is chance: partitions that failed together do not come together again.
-		t.until = time.Now().Add(t.pause/2 + rand.N(t.pause/2))
-	}
-	t.wasted = false
+	news := a.ended(failed)
 	r.mu.Unlock()
 	if failed != nil {
 		r.env.Tier.UploadErrors.Add(1)
@@ -224,6 +269,17 @@ func (r *Records) tend(ctx context.Context) {
 	if news {
 		r.env.Logger.Warn("the tier's store fails; records stay here until it works again", "partition", r.ID, "store", r.env.Tier.Store.String(), "error", failed)
 	}
+}
+
+// clean deletes what is in the store and need not be there.
+func (r *Records) clean(ctx context.Context, p *proposer) error {
+	// What is named is listed before what is not is deleted.
+	listed := r.list(ctx, p)
+	err := r.deleteGone(ctx, p)
+	if err == nil && listed != nil && ctx.Err() == nil {
+		listed = r.list(ctx, p) // there may be room now
+	}
+	return errors.Join(listed, err, r.deleteOrphans(ctx, p))
 }
 
 // setTiering notes whether somebody is at the partition's tier; changed is false if that was known.
@@ -330,7 +386,7 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 		if errors.Is(err, errRewritten) || errors.Is(err, raftlog.ErrNotInLog) {
 			return nil // next time
 		}
-		return err
+		return sentInVain(u, err)
 	}
 	if topic.Compacted(env.TopicDefaults) {
 		segment.Clean = clean
@@ -345,9 +401,6 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 
 // abandon deletes what an upload has put into the store.
 func (r *Records) abandon(u *tier.Upload) {
-	r.mu.Lock()
-	r.tiering.wasted = r.tiering.wasted || u.Sent()
-	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(r.env.ctx, tierGrace)
 	defer cancel()
 	u.Abandon(ctx)
@@ -445,7 +498,7 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 
 // list puts a list of what is named into the store, for who has lost the partition's log (List in
 // cluster/tier), if there is none yet of this leadership or it has changed.
-func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) list(ctx context.Context, p *proposer) error {
 	r.mu.Lock()
 	seen, listed := r.seen, r.tiering.listed
 	known := r.tiering.listedTerm == p.term
@@ -469,7 +522,12 @@ func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
 	r.stepOfCopy("listed")
 	term := p.term
 	if err != nil {
-		next, term = nil, 0 // lists of before may be left: all are looked for next time
+		if next == nil || !errors.Is(err, tier.ErrFull) || !r.goneIsDue() || r.env.Tier.DropLists(ctx, r.ID, p.term) != nil {
+			term = 0 // lists of before may be left: all are looked for next time
+		}
+		// Else what would make room is named by the list of before, and that has made way: for a
+		// moment there is none, until what is gone has been deleted.
+		next = nil
 		err = fmt.Errorf("a list of what is in the tier: %w", err)
 	}
 	r.mu.Lock()
@@ -478,6 +536,17 @@ func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
 	return err
 }
 
+// goneIsDue reports whether there is something to delete.
+func (r *Records) goneIsDue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gone := r.state.TieredGone()
+	return len(gone) > 0 && due(gone[0])
+}
+
+// due reports whether a segment has not been named for so long that its objects can go.
+func due(g fsm.GoneSegment) bool { return time.Now().UnixMilli()-g.At >= tierGrace.Milliseconds() }
+
 // sameList reports whether two lists name the same, of a log that starts at the same offset.
 func sameList(a, b *tier.List) bool {
 	return a.Start == b.Start && slices.EqualFunc(a.Segments, b.Segments, func(a, b fsm.TieredSegment) bool { return a.ID == b.ID })
@@ -485,21 +554,24 @@ func sameList(a, b *tier.List) bool {
 
 // deleteGone deletes the objects of segments that are not named any more, not even by the newest
 // list.
-func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) deleteGone(ctx context.Context, p *proposer) error {
 	storing, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	r.mu.Lock()
-	gone, listed := r.state.TieredGone(), map[uint64]bool{}
+	gone, listed, known := r.state.TieredGone(), map[uint64]bool{}, r.tiering.listedTerm == p.term
 	if l := r.tiering.listed; l != nil {
 		for _, s := range l.Segments {
 			listed[s.ID] = true
 		}
 	}
 	r.mu.Unlock()
+	if !known {
+		return nil // nobody knows what the newest list names
+	}
 	var done []fsm.GoneSegment
 	var err error
 	for _, g := range gone {
-		if len(done) == deleteAtOnce || listed[g.ID] || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
+		if len(done) == deleteAtOnce || listed[g.ID] || !due(g) {
 			break
 		}
 		if len(done) == 0 {
@@ -521,7 +593,7 @@ func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) err
 }
 
 // deleteOrphans deletes the objects that nobody will name, once in a leadership and then at times.
-func (r *Records) deleteOrphans(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) deleteOrphans(ctx context.Context, p *proposer) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	r.mu.Lock()

@@ -60,7 +60,7 @@ func (r *Records) compactTier(ctx context.Context, topic *fsm.Topic, p *proposer
 		if err := r.upload(ctx, topic, p); err != nil {
 			return err
 		}
-		if err := r.list(ctx, topic, p); err != nil {
+		if err := r.list(ctx, p); err != nil {
 			return err
 		}
 		was, is, err := r.rewriteTier(ctx, p, group, to, keys, began.UnixMilli()-settings.deleteRetention)
@@ -204,7 +204,7 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 		more, err := u.Rewrite(ctx, s, keep)
 		if err != nil {
 			r.abandon(u)
-			return 0, 0, err
+			return 0, 0, sentInVain(u, err)
 		}
 		rows, lastWrite, before = append(rows, more...), max(lastWrite, s.LastWrite), before+s.Bytes
 	}
@@ -214,7 +214,7 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 	r.stepOfCopy("uploaded")
 	if err != nil {
 		r.abandon(u)
-		return 0, 0, err
+		return 0, 0, sentInVain(u, err)
 	}
 	segment.Clean = to
 	_, err = r.name(ctx, p, u, fsm.TierReplaceCommand(group, segment))

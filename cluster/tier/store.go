@@ -10,7 +10,8 @@ import (
 // Methods may be called concurrently, and may take as long as their context allows.
 type Store interface {
 	// Put stores an object as a whole or not at all. The error wraps ErrExists if there is one with
-	// that key and the store can tell; one that cannot tell stores it again.
+	// that key and the store can tell; one that cannot tell stores it again. It wraps ErrFull
+	// where the store has no room, and says so.
 	Put(ctx context.Context, key string, data []byte) error
 	// Get gives an object. The error wraps ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
@@ -45,6 +46,8 @@ func compare(ctx context.Context, store Store, key string, data []byte) (bool, e
 var (
 	// ErrExists says that there is an object with that key.
 	ErrExists = errors.New("is there already")
+	// ErrFull says that the store has no room.
+	ErrFull = errors.New("there is no room in the store")
 	// ErrNotFound says that there is none.
 	ErrNotFound = errors.New("is not there")
 	// ErrDamaged says that an object is not what was put there.

@@ -106,6 +106,8 @@ func ofTier(err error) error {
 	switch {
 	case errors.Is(err, backup.ErrExists):
 		return fmt.Errorf("%w: %w", tier.ErrExists, err)
+	case errors.Is(err, backup.ErrFull):
+		return fmt.Errorf("%w: %w", tier.ErrFull, err)
 	case errors.Is(err, backup.ErrNotFound):
 		return fmt.Errorf("%w: %w", tier.ErrNotFound, err)
 	}
