@@ -152,6 +152,10 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 		if size, gone := t.Store.Size(ctx, key); gone != nil || size != int64(len(data)) {
 			return err
 		}
+		// Where it lies the store may have failed to make sure that it stays.
+		if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
+			return err
+		}
 	}
 	t.Uploaded.Add(int64(len(data)))
 	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
