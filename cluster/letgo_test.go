@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // ownStores gives each node a store of its own, as folders that were meant to be one.
@@ -20,6 +23,7 @@ func ownStores(t *testing.T, configs map[string]string) (*testCluster, []*simSto
 	for i, n := range c.nodes {
 		stores = append(stores, newSimStore(t, uint64(70+i)))
 		n.cfg.TierTo, n.cfg.tierPieceBytes, n.cfg.TierCacheBytes, n.cfg.tierSegmentBytes = stores[i], 2000, 20000, 1
+		n.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 	}
 	c.startAll()
 	c.atLevel(fsm.LevelTiers)
@@ -133,6 +137,86 @@ func testANodeThatSeesNoStoreKeepsAll(t *testing.T) {
 	c.nodes[at].cfg.TierTo = store
 	c.start(at)
 	c.letsGo(at, id)
+}
+
+// TestWhatIsKeptUnseenIsCompacted: a replica that carries out a decision late, of what it keeps since
+// its node does not see it in its store, shows no record of a transaction that was aborted and no
+// key that was deleted, though the marker and the tombstone go from what all replicas keep.
+func TestWhatIsKeptUnseenIsCompacted(t *testing.T) { inBubble(t, testWhatIsKeptUnseenIsCompacted) }
+
+func testWhatIsKeptUnseenIsCompacted(t *testing.T) {
+	c, stores := ownStores(t, map[string]string{
+		"remote.storage.enable": "true", "cleanup.policy": "compact", "segment.bytes": "8000", "local.retention.bytes": "12000",
+		"min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "1000",
+	})
+	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
+	c.allVote(k.id)
+	lead := c.leaderOf(k.id)
+	late := (lead + 1) % 3
+	stores[lead].set(func(s *simStore) { s.down = true }) // tombstones go while nothing is in the tier
+	// As long as it seems to be copied from, the replica compacts nothing.
+	pass := func(what string, done func(r *replica.Records) error) {
+		t.Helper()
+		var err error
+		for range 60 {
+			_, _ = c.nodes[late].records(k.id).Entries(1, 1, 1)
+			time.Sleep(10 * time.Second)
+			if err = done(c.nodes[lead].records(k.id)); err == nil {
+				return
+			}
+		}
+		t.Fatalf("%s: %v", what, err)
+	}
+	fill := func(name string, n int) {
+		for i := range n {
+			k.put(-1, false, prototest.Keyed{Key: fmt.Sprint(name, i), Value: strings.Repeat("v", 1000)})
+		}
+	}
+	k.put(7, true, prototest.Keyed{Key: "aborted", Value: "v"})
+	k.put(-1, false, prototest.Keyed{Key: "deleted", Value: "v"})
+	fill("first ", 40)
+	k.finish(7, false)
+	k.put(-1, false, prototest.Keyed{Key: "deleted", Null: true})
+	marked := fsm.Offset(k.next)
+	fill("second ", 1)
+	pass("tombstones and markers go", func(r *replica.Records) error {
+		if at := r.Log.Compaction(); !at.Whole() || fsm.Offset(at.Horizon) < marked {
+			return fmt.Errorf("%+v, want %d", at, marked)
+		}
+		return nil
+	})
+	stores[lead].well()
+	pass("what is old is in the tier", func(r *replica.Records) error {
+		if local, _ := r.LocalStart(); local < 10 || localFrom(c.nodes[lead].Node, k.id) < 10 {
+			return fmt.Errorf("replicas keep offsets from %d on", local)
+		}
+		return nil
+	})
+	before := c.nodes[lead].records(k.id).Log.Compaction().Decision
+	fill("third ", 2)
+	pass("another decision", func(r *replica.Records) error {
+		if at := r.Log.Compaction(); at.Decision == before || !at.Whole() {
+			return fmt.Errorf("%+v", at)
+		}
+		return nil
+	})
+	if local, _ := c.nodes[lead].records(k.id).LocalStart(); local >= marked-2 {
+		t.Fatalf("replicas keep offsets from %d on, and the marker is at %d", local, marked-2)
+	}
+	if at := c.nodes[late].records(k.id).Log.Compaction(); at.Decision != 0 {
+		t.Fatalf("the late one has carried out %+v", at)
+	}
+	k.compacted(marked)
+	for i := range c.nodes {
+		if i == lead {
+			continue
+		}
+		if from, why := localFrom(c.nodes[i].Node, k.id), c.nodes[i].records(k.id).Unseen(); from != 0 || why == "" {
+			t.Errorf("node %d keeps offsets from %d on: %s", i+1, from, why)
+		}
+	}
+	k.check(false)
+	k.same(late)
 }
 
 // TestAFullStoreIsNotSentTheSameAllTheTime: what it does not take goes there some times an hour,
