@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -105,10 +106,89 @@ func testAReplicaLetsGoOfWhatItsNodeSees(t *testing.T) {
 	}
 	for _, at := range others {
 		c.letsGo(at, id)
+		c.seesAll(at, id)
+	}
+}
+
+// seesAll waits until a node sees the tier of its replica in its store.
+func (c *testCluster) seesAll(at int, id fsm.PartitionID) {
+	c.t.Helper()
+	eventually(c.t, fmt.Sprintf("node %d sees the tier", at+1), func() error {
 		if why := c.nodes[at].records(id).Unseen(); why != "" {
-			t.Errorf("node %d: %s", at+1, why)
+			return errors.New(why)
+		}
+		return nil
+	})
+}
+
+// TestANodeSaysWhatItDoesNotSee: one whose store is another than that of the others says so, though
+// it has nothing to let go of, and warns when its replica is copied from another that has let go.
+func TestANodeSaysWhatItDoesNotSee(t *testing.T) { inBubble(t, testANodeSaysWhatItDoesNotSee) }
+
+func testANodeSaysWhatItDoesNotSee(t *testing.T) {
+	c, store := tierCluster(t, 8, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	lead := c.leaderOf(id)
+	at := (lead + 1) % 3
+	c.fill(lead, id, "v", 100)
+	local := c.tiered(id)
+	c.seesAll(at, id)
+	c.kill(at)
+	other, said := newSimStore(t, 80), new(lines)
+	c.nodes[at].cfg.TierTo, c.nodes[at].cfg.Logger = other, slog.New(slog.NewTextHandler(said, nil))
+	c.start(at)
+	says := func() error {
+		r := c.nodes[at].records(id)
+		if r == nil {
+			return errors.New("it does not run")
+		}
+		why := r.Unseen()
+		for _, part := range []string{"--tier-to", "this replica has offsets from", "offsets 0 to "} {
+			if !strings.Contains(why, part) {
+				return fmt.Errorf("node %d says %q", at+1, why)
+			}
+		}
+		return nil
+	}
+	eventually(t, "it says what it does not see", says)
+	const warned, copied = "does not see in its store what is in the tier", "copied from another begins behind"
+	if said.with(warned) != 1 || said.with(copied) != 0 {
+		t.Errorf("%d and %d warnings", said.with(warned), said.with(copied))
+	}
+	anew := func() {
+		t.Helper()
+		c.kill(at)
+		if err := c.nodes[at].on().RemoveAll(c.nodes[at].partitionDir(id)); err != nil {
+			t.Fatal(err)
+		}
+		c.start(at)
+		c.rebuilt(at, id, 100)
+		if from := localFrom(c.nodes[at].Node, id); from == 0 || from > local {
+			t.Fatalf("the replica that was made anew begins at %d", from)
 		}
 	}
+	anew()
+	eventually(t, "it says what it does not see", says)
+	if said.with(copied) != 1 {
+		t.Errorf("%d warnings of a copy", said.with(copied))
+	}
+	// It is told of the right one.
+	store.mu.Lock()
+	have := maps.Clone(store.objects)
+	store.mu.Unlock()
+	other.set(func(s *simStore) { s.objects = have })
+	time.Sleep(2 * time.Minute)
+	c.seesAll(at, id)
+	anew()
+	c.seesAll(at, id)
+	if said.with(copied) != 1 {
+		t.Errorf("%d warnings of copies", said.with(copied))
+	}
+	// Some day somebody deletes there.
+	other.set(func(s *simStore) { s.objects = map[string]simObject{} })
+	time.Sleep(65 * time.Minute)
+	eventually(t, "it says what it does not see", says)
 }
 
 // TestANodeThatSeesNoStoreKeepsAll: one that was not told of the store lets go of nothing, until it
@@ -139,9 +219,9 @@ func testANodeThatSeesNoStoreKeepsAll(t *testing.T) {
 	c.letsGo(at, id)
 }
 
-// TestWhatIsKeptUnseenIsCompacted: a replica that carries out a decision late, of what it keeps since
-// its node does not see it in its store, shows no record of a transaction that was aborted and no
-// key that was deleted, though the marker and the tombstone go from what all replicas keep.
+// TestWhatIsKeptUnseenIsCompacted: a replica that carries out a decision late, of what it keeps
+// since its node does not see it in its store, shows no record of a transaction that was aborted
+// and no key that was deleted, though the marker and the tombstone go from what all replicas keep.
 func TestWhatIsKeptUnseenIsCompacted(t *testing.T) { inBubble(t, testWhatIsKeptUnseenIsCompacted) }
 
 func testWhatIsKeptUnseenIsCompacted(t *testing.T) {
@@ -153,7 +233,8 @@ func testWhatIsKeptUnseenIsCompacted(t *testing.T) {
 	c.allVote(k.id)
 	lead := c.leaderOf(k.id)
 	late := (lead + 1) % 3
-	stores[lead].set(func(s *simStore) { s.down = true }) // tombstones go while nothing is in the tier
+	// Tombstones go while nothing is in the tier.
+	stores[lead].set(func(s *simStore) { s.down = true })
 	// As long as it seems to be copied from, the replica compacts nothing.
 	pass := func(what string, done func(r *replica.Records) error) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +17,8 @@ import (
 // What the log says of the tier was true in the store that the leader was told of. Whether that is
 // the store of this node, too, only this node can find out: where each has a folder of its own, a
 // replica that let go of its copy would let go of its records. So each replica looks for the
-// objects in the store before it does, once for each.
+// objects in the store before it does, once for each. One that has nothing to let go of, as one
+// that was made anew from another, looks at times whether this node could read what is there.
 
 const (
 	// looksAtOnce bounds the segments of the tier that a node looks for at once.
@@ -27,7 +29,16 @@ const (
 	longestLookPause = time.Minute
 	// sayUnseenEvery is how often a node says at most that its store lacks something.
 	sayUnseenEvery = 10 * time.Minute
+	// endsEvery is how often a replica looks at the oldest and the newest segment at least, and
+	// endsAtOnce how many do each second at most.
+	endsEvery  = time.Hour
+	endsAtOnce = 16
+	// copyLook is how long a copy waits at its end for a look at what is in front of it.
+	copyLook = 5 * time.Second
 )
+
+// errNoStore is why a node sees nothing that was not told of a store.
+var errNoStore = errors.New("this node has not been told of the store (--tier-to)")
 
 // letGo is what a replica knows of what it may let go of. Its mu guards it.
 type letGo struct {
@@ -38,6 +49,8 @@ type letGo struct {
 	pause time.Duration // after the last look; 0: it was good
 	until time.Time     // nobody looks before that
 	err   error         // of the last look; nil: it was good
+	// ends is when the oldest and the newest segment were there; zero: not since it was opened.
+	ends time.Time
 }
 
 // unseen gives the offsets that the log here has, need not keep, and that this node has not seen in
@@ -58,28 +71,35 @@ func (r *Records) unseen() (from, to fsm.Offset, ok bool) {
 	return max(start, found, fsm.Offset(segments[0].Start)), local, true
 }
 
-// Unseen says why this replica keeps what it need not, since this node does not see it in its
-// store; "": it does not.
-func (r *Records) Unseen() string {
-	if _, _, ok := r.unseen(); !ok {
-		return ""
-	}
-	if r.env.Tier == nil {
-		return "this node has not been told of the store (--tier-to), and keeps what is there"
-	}
+// ends gives the oldest and the newest segment, of the tier of this replica, if it is time to look
+// at them.
+func (r *Records) ends() []fsm.TieredSegment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.letGo.err == nil {
+	tiered := r.seen.tiered
+	if len(tiered) == 0 || time.Since(r.letGo.ends) < endsEvery {
+		return nil
+	}
+	return slices.Compact([]fsm.TieredSegment{tiered[0], tiered[len(tiered)-1]})
+}
+
+// Unseen says what this node does not see in its store of the tier of this replica, which keeps it
+// if it has it; "": nothing is known.
+func (r *Records) Unseen() string {
+	r.mu.Lock()
+	err := r.letGo.err
+	r.mu.Unlock()
+	if err == nil {
 		return ""
 	}
-	return r.letGo.err.Error()
+	if _, _, keeps := r.unseen(); !keeps && r.ends() == nil {
+		return "" // it was let go of meanwhile, or deleted
+	}
+	return err.Error()
 }
 
 // letGoLoop looks in the store for what replicas may let go of.
 func (s *Set) letGoLoop() {
-	if s.env.Tier == nil {
-		return
-	}
 	ctx := s.env.ctx
 	tick := ticks.New(tierTick)
 	defer tick.Stop()
@@ -92,6 +112,7 @@ func (s *Set) letGoLoop() {
 			return
 		case <-tick.C:
 		}
+		ends := 0
 		for _, r := range s.neediest(func(r *Records) (records float64, ok bool) {
 			r.mu.Lock()
 			waits := r.letGo.busy || time.Now().Before(r.letGo.until)
@@ -99,8 +120,14 @@ func (s *Set) letGoLoop() {
 			if waits {
 				return 0, false
 			}
-			from, to, ok := r.unseen()
-			return float64(to - from), ok
+			if from, to, ok := r.unseen(); ok {
+				return float64(to - from), true
+			}
+			if ends == endsAtOnce && s.env.Tier != nil || r.ends() == nil {
+				return 0, false
+			}
+			ends++
+			return -1, true
 		}) {
 			work.Go(func() error { // this waits while others look
 				r.look(ctx)
@@ -123,6 +150,9 @@ func (r *Records) look(ctx context.Context) {
 		return
 	}
 	err := r.find(ctx)
+	if err == nil {
+		err = r.findEnds(ctx)
+	}
 	r.mu.Lock()
 	l := &r.letGo
 	l.busy = false
@@ -142,7 +172,7 @@ func (r *Records) look(ctx context.Context) {
 		r.env.sayUnseen.Do(func() { says = true })
 	}
 	if says {
-		r.env.Logger.Warn("old records stay on this node, since it does not see them in its store; so may those of other partitions (cluster status)", "partition", r.ID, "error", err)
+		r.env.Logger.Warn("this node does not see in its store what is in the tier, of this partition and perhaps of others (cluster status); what it has of that it keeps", "partition", r.ID, "error", err)
 	}
 }
 
@@ -160,6 +190,9 @@ func (r *Records) find(ctx context.Context) error {
 		r.foundTo(to)
 		return nil
 	}
+	if r.env.Tier == nil {
+		return r.notSeen(errNoStore)
+	}
 	for _, s := range tiered {
 		if s.Next <= at {
 			continue
@@ -171,17 +204,79 @@ func (r *Records) find(ctx context.Context) error {
 			if !r.names(s) {
 				return nil // another is named in its place, or it is below the log start: next time
 			}
-			store := r.env.Tier.Store
-			if errors.Is(err, tier.ErrNotFound) || errors.Is(err, tier.ErrDamaged) {
-				return fmt.Errorf("the store of this node, %s, does not have offsets %d to %d as they are in the tier: is --tier-to one and the same place on all nodes? %w", store, s.First, s.Next-1, err)
-			}
-			return fmt.Errorf("the store of this node, %s, does not say whether it has offsets %d to %d: %w", store, s.First, s.Next-1, err)
+			return r.notSeen(r.lacks(s, err))
 		}
 		// What is behind will be let go of later, and another segment may be named there then.
 		at = min(s.Next, to)
 		r.foundTo(at)
 	}
 	return nil
+}
+
+// findEnds asks the store for the oldest and the newest segment, if it is time for that: where
+// these are, this node most likely sees the others, too.
+func (r *Records) findEnds(ctx context.Context) error {
+	ends := r.ends()
+	if len(ends) > 0 && r.env.Tier == nil {
+		return r.notSeen(errNoStore)
+	}
+	for _, s := range ends {
+		if err := r.env.Tier.HasIndex(ctx, r.ID, s); err != nil && r.names(s) {
+			return r.notSeen(r.lacks(s, err))
+		}
+	}
+	if len(ends) > 0 {
+		r.mu.Lock()
+		r.letGo.ends = time.Now()
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// lacks says what became of a look at a segment.
+func (r *Records) lacks(s fsm.TieredSegment, err error) error {
+	store := r.env.Tier.Store
+	if errors.Is(err, tier.ErrNotFound) || errors.Is(err, tier.ErrDamaged) {
+		return fmt.Errorf("the store of this node, %s, does not have offsets %d to %d as they are in the tier: is --tier-to one and the same place on all nodes? %w", store, s.First, s.Next-1, err)
+	}
+	return fmt.Errorf("the store of this node, %s, does not say whether it has offsets %d to %d: %w", store, s.First, s.Next-1, err)
+}
+
+// beginsAnew warns if a copy from another replica, which comes in place of all that this one had,
+// begins behind records that this node has not seen in its store. snapshot is that of the copy.
+func (r *Records) beginsAnew(ctx context.Context, snapshot []byte, start fsm.Offset) {
+	state, err := fsm.RestorePartition(snapshot)
+	if err != nil {
+		return // it is not taken over either
+	}
+	r.mu.Lock()
+	found := r.letGo.found
+	r.mu.Unlock()
+	s, tiered := fsm.TieredAt(state.Tiered(), start-1)
+	if !tiered || start <= max(found, state.LogStart()) {
+		return
+	}
+	err = errNoStore
+	if r.env.Tier != nil {
+		ctx, cancel := context.WithTimeout(ctx, copyLook)
+		defer cancel()
+		if err = r.env.Tier.HasIndex(ctx, r.ID, s); err != nil {
+			err = r.lacks(s, err)
+		}
+	}
+	if err != nil {
+		r.env.Logger.Warn("a replica that was copied from another begins behind records that are in the tier, and this node does not see them in its store", "partition", r.ID, "log_start", state.LogStart(), "from", start, "error", err)
+	}
+}
+
+// notSeen adds what this replica does not have either: it let go of that when the node saw it, or
+// was copied from one that had.
+func (r *Records) notSeen(err error) error {
+	start, _ := r.Bounds()
+	if all := r.Log.Segments(); len(all) > 0 && fsm.Offset(all[0].Start) > start {
+		return fmt.Errorf("this replica has offsets from %d on, and those from %d on in front of that are in the tier alone: %w", all[0].Start, start, err)
+	}
+	return err
 }
 
 // foundTo notes that this node has seen what the replica need not keep in front of an offset.

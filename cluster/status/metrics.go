@@ -39,7 +39,7 @@ var (
 	metricTier       = prometheus.NewDesc("trimaran_tier_bytes", "Bytes of the records of a partition that this node leads that are in the tier.", []string{"topic", "partition"}, nil)
 	metricTierLag    = prometheus.NewDesc("trimaran_tier_waiting_bytes", "Bytes of closed segments of a partition that this node leads that are still to go there.", []string{"topic", "partition"}, nil)
 	metricWaiting    = prometheus.NewDesc("trimaran_compactions_waiting_count", "Replicas on this node that have not carried out a compaction that is decided.", nil, nil)
-	metricUnseen     = prometheus.NewDesc("trimaran_tier_unseen_count", "Replicas on this node that keep what is in the tier though they need not, since the node does not see it in its store.", nil, nil)
+	metricUnseen     = prometheus.NewDesc("trimaran_tier_unseen_count", "Replicas on this node of whose tier the node does not see something in its store; what they have of that they keep.", nil, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 

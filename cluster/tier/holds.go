@@ -47,6 +47,17 @@ func look[T any](ctx context.Context, t *Tier, ask func(context.Context) (T, err
 	}
 }
 
+// HasIndex returns nil if the store has an index of that size for a segment: it is asked for that
+// and no more. Errors are those of Holds.
+func (t *Tier) HasIndex(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment) error {
+	key := indexKey(id, nameOf(s))
+	bytes, err := look(ctx, t, func(ctx context.Context) (int64, error) { return t.Store.Size(ctx, key) })
+	if err == nil && bytes != s.IndexBytes {
+		err = fmt.Errorf("%s %w: it has %d bytes, and %d were put there", key, ErrDamaged, bytes, s.IndexBytes)
+	}
+	return err
+}
+
 // Holds returns nil if the store has all objects of a segment: its index, which is read and
 // checked, and its pieces, which are asked for their sizes. The error wraps ErrNotFound where one
 // is not there, ErrDamaged where one is something else, or says why the store does not answer.
