@@ -22,10 +22,10 @@ const (
 // store ends then.
 func look[T any](ctx context.Context, t *Tier, ask func(context.Context) (T, error)) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
 	select {
 	case t.looks <- struct{}{}:
 	case <-ctx.Done():
-		cancel()
 		return answer, fmt.Errorf("the store has not answered %d times: %w", looksLeft, ctx.Err())
 	}
 	type result struct {
@@ -34,7 +34,6 @@ func look[T any](ctx context.Context, t *Tier, ask func(context.Context) (T, err
 	}
 	came := make(chan result, 1)
 	go func() { // nobody waits for it where the store hangs
-		defer cancel()
 		defer func() { <-t.looks }()
 		answer, err := ask(ctx)
 		came <- result{answer, err}
