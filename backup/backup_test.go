@@ -879,6 +879,34 @@ func checkRestored(t *testing.T, m *Manifest, r *Repository, to *memCluster) {
 	}
 }
 
+// TestUploadedIsWhatIsNew: what a store has kept and not answered counts as new, and what was there
+// before does not, however often it has to be tried.
+func TestUploadedIsWhatIsNew(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{Store: hasty(store)}
+	failed := map[string]bool{}
+	fails := func(at string) {
+		clear(failed)
+		store.fault = func(op, key string) error {
+			if op != at || failed[key] {
+				return nil
+			}
+			failed[key] = true
+			return errFault
+		}
+	}
+	fails("answer of put")
+	first := create(t, c, r, Options{})
+	if n := int64(len(store.segments())); n == 0 || first.Objects != n || first.Uploaded != first.Manifest.Bytes() {
+		t.Errorf("%d objects with %d bytes are new, and %d are there with %d", first.Objects, first.Uploaded, n, first.Manifest.Bytes())
+	}
+	delete(store.objects, manifestKey(first.Manifest.ID)) // of one that was cut short at its end
+	fails("put")
+	if again := create(t, c, r, Options{}); again.Objects != 0 || again.Uploaded != 0 {
+		t.Errorf("nothing is new, and %d objects with %d bytes count", again.Objects, again.Uploaded)
+	}
+}
+
 // Stores fail now and then, before they have done something and after it; nothing comes of it.
 func TestStoresThatFailNowAndThen(t *testing.T) {
 	for seed := range uint64(12) {
