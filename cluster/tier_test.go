@@ -33,8 +33,10 @@ type simStore struct {
 	fails, slow, short int
 	late               time.Duration
 	room               int                  // bytes of records that it takes; 0: any
+	noRoom             error                // what it says to more; nil: that it has no room
 	fullLists          bool                 // what it has room for is without lists but one, too
 	sent               int                  // bytes that came, taken or not
+	got                map[string]bool      // keys that were read; nil: nobody wants to know
 	noLists            bool                 // no list of segments can be put there
 	dropped            map[fsm.TopicID]bool // topics that the test has deleted
 }
@@ -132,6 +134,9 @@ func (s *simStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.got != nil {
+		s.got[key] = true
+	}
 	o, ok := s.objects[key]
 	if !ok {
 		return nil, tier.ErrNotFound
@@ -829,6 +834,56 @@ func testAnUploadThatFailedIsWhole(t *testing.T) {
 	c.tiered(id)
 	for at := range c.nodes {
 		c.eachOffset(at, id, entries*each)
+	}
+}
+
+// TestWhatANodeHasIsNotFetchedAhead: who reads up to where the tier is left gets what follows from
+// the node's own log, and none of that comes from the store.
+func TestWhatANodeHasIsNotFetchedAhead(t *testing.T) { inBubble(t, testWhatANodeHasIsNotFetchedAhead) }
+
+func testWhatANodeHasIsNotFetchedAhead(t *testing.T) {
+	c, store := tierCluster(t, 8, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	c.fill(c.leaderOf(id), id, "v", 100)
+	c.tiered(id)
+	at := c.leaderOf(id)
+	store.set(func(s *simStore) { s.got = map[string]bool{} })
+	for i := range fsm.Offset(200) { // each twice: who finds a piece there has others fetched
+		offset := i / 2
+		slice, ok, err := c.nodes[at].records(id).ReadHere(offset, 1, fsm.ReadUncommitted)
+		if err != nil || !ok {
+			t.Fatalf("at %d: %v, %v", offset, ok, err)
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
+		time.Sleep(100 * time.Millisecond) // what is fetched ahead comes
+	}
+	store.mu.Lock()
+	got := store.got
+	store.got = nil
+	_, pieces, err := store.frozen().remains(id)
+	store.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := localFrom(c.nodes[at].Node, id)
+	away, here := 0, 0
+	for _, p := range pieces {
+		switch {
+		case p.First < from:
+			if away++; !got[p.Key] {
+				t.Errorf("offsets %d to %d were read, and not from the store", p.First, p.Next-1)
+			}
+		default:
+			if here++; got[p.Key] {
+				t.Errorf("offsets %d to %d were fetched, and the node has all from %d on", p.First, p.Next-1, from)
+			}
+		}
+	}
+	if away == 0 || here == 0 {
+		t.Errorf("%d pieces are in the store alone, and %d are here, too", away, here)
 	}
 }
 
