@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -1107,6 +1108,66 @@ func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 	}
 	if n > 1 {
 		t.Errorf("%d markers of the first transactions are there", n)
+	}
+}
+
+// TestWhatIsInATierNeedsNoMarker: a marker goes from the log, as none of its transaction is left that
+// replicas have to keep, while records of it are in the tier. Who has read all of that and restores
+// it has what was committed.
+func TestWhatIsInATierNeedsNoMarker(t *testing.T) { inBubble(t, testWhatIsInATierNeedsNoMarker) }
+
+func testWhatIsInATierNeedsNoMarker(t *testing.T) {
+	c, store := tierCluster(t, 8, map[string]string{
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "1000",
+	})
+	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
+	c.allVote(k.id)
+	lead := func() *replica.Records { return c.nodes[c.leaderOf(k.id)].records(k.id) }
+	fill := func(name string, n int) {
+		for i := range n {
+			k.put(-1, false, prototest.Keyed{Key: fmt.Sprint(name, i), Value: strings.Repeat("v", 1000)})
+		}
+	}
+	// The horizon moves while nothing is in the tier.
+	store.set(func(s *simStore) { s.down = true })
+	k.put(7, true, prototest.Keyed{Key: "kept", Value: "v"})
+	fill("first ", 40)
+	k.finish(7, true)
+	marker := fsm.Offset(k.next) - 1
+	fill("second ", 1)
+	for try := 0; fsm.Offset(lead().Log.Compaction().Horizon) <= marker; try++ {
+		if time.Sleep(10 * time.Second); try == 60 {
+			t.Fatalf("%+v, and the marker is at %d", lead().Log.Compaction(), marker)
+		}
+	}
+	k.compacted(marker)
+	store.well()
+	local := c.tiered(k.id)
+	if local < 10 || local >= marker {
+		t.Fatalf("replicas keep offsets from %d on, and the marker is at %d", local, marker)
+	}
+	store.set(func(s *simStore) { s.room = 1 }) // what is there stays as it is
+	fill("third ", 2)
+	k.caughtUp()
+	k.compacted(fsm.Offset(k.next) - 2)
+	batches := k.raw(0, fsm.Offset(k.next))
+	for _, b := range batches {
+		if h := b.Header(); h.Control() && h.ProducerID == 7 {
+			t.Fatalf("the marker at %d is there", h.BaseOffset)
+		}
+	}
+	k.put(7, true, prototest.Keyed{Key: "of another transaction", Value: "v"})
+	k.finish(7, false)
+	batches = k.raw(0, fsm.Offset(k.next))
+	id := c.restoredOf(batches, fsm.Begin{Term: fsm.Term(k.epoch()) + 1}, 1)
+	found, _, err := (&keyedLog{producerLog: &producerLog{c: c, id: id}}).read(c.leaderOf(id), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, at := range k.newest {
+		if got, ok := found[key]; !ok || got != at {
+			t.Errorf("key %q is restored at %d (%v), it was at %d", key, got, ok, at)
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func (l *lettingGo) tierTo(end fsm.Offset) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	segment, err := l.fill(within(l.t), u, 0, end, 0)
+	segment, err := l.fill(within(l.t), u, 0, end, 0, false)
 	if err != nil {
 		l.t.Fatal(err)
 	}

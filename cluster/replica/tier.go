@@ -379,16 +379,17 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 	if err != nil {
 		return err
 	}
-	segment, err := r.fill(ctx, u, from, to, lastWrite)
+	compacted := topic.Compacted(env.TopicDefaults)
+	segment, err := r.fill(ctx, u, from, to, lastWrite, compacted)
 	r.stepOfCopy("uploaded")
 	if err != nil {
 		r.abandon(u)
 		if errors.Is(err, errRewritten) || errors.Is(err, raftlog.ErrNotInLog) {
 			return nil // next time
 		}
-		return sentInVain(u, err)
+		return err
 	}
-	if topic.Compacted(env.TopicDefaults) {
+	if compacted {
 		segment.Clean = clean
 	}
 	if named, err := r.name(ctx, p, u, fsm.TierAddCommand(segment, horizon)); !named {
@@ -429,8 +430,10 @@ func (r *Records) name(ctx context.Context, p *proposer, u *tier.Upload, command
 // aborted transactions of after do not fit together.
 var errRewritten = errors.New("the segments were compacted meanwhile")
 
-// fill reads offsets of this replica's log into an upload.
-func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset, lastWrite int64) (s fsm.TieredSegment, err error) {
+// fill reads offsets of this replica's log into an upload. Where that is compacted what is committed
+// goes there as records of no transaction: replicas let go of it, and then its marker, which may be
+// far behind, goes as that of a transaction of which nothing is left.
+func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset, lastWrite int64, compacted bool) (s fsm.TieredSegment, err error) {
 	rewritten := r.Log.Rewritten()
 	r.mu.Lock()
 	seen := r.seen
@@ -447,6 +450,11 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 		return s, err
 	}
 	u.Epoch(first, from)
+	aborted, err := r.aborted(seen, from, to)
+	if err != nil {
+		return s, err
+	}
+	isAborted := whetherAborted(aborted)
 	for fsm.Offset(reader.Expected()) < to {
 		if err := ctx.Err(); err != nil {
 			return s, err
@@ -480,15 +488,14 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 				r.keeper.ReadFailed(r.Replica, err, 0)
 				return s, err
 			}
+			if compacted && !isAborted(batch.Header()) {
+				batch = batch.OutsideTransaction()
+			}
 			if err := u.Add(ctx, batch, e.Next); err != nil {
 				return s, err
 			}
 		}
 		reader.Passed(int64(e.Next))
-	}
-	aborted, err := r.aborted(seen, from, to)
-	if err != nil {
-		return s, err
 	}
 	if rewritten != r.Log.Rewritten() {
 		return s, errRewritten
