@@ -27,8 +27,8 @@ import (
 // named by an entry once they were read back (fsm.TieredSegment). Another entry of its says up to
 // where replicas may let go of their own copies; each does when its snapshot has that entry, so no
 // restart and no copy forgets where the records are, and when it has seen them in the store itself
-// (letgo.go). The leader deletes objects that are not named
-// any more, after a while, and those that never were.
+// (letgo.go). The leader deletes objects that are not named any more, after a while, and those that
+// never were.
 
 const (
 	tierTick = time.Second
@@ -38,11 +38,12 @@ const (
 	// segments of the log, but one at least.
 	uploadBytes = 64 << 20
 	// uploadPause is how long a partition is left alone at most after the store has failed, at
-	// first, and longestUploadPause in the end. Where records were sent to it for nothing, as to
-	// one that is full, it is longestWastedPause: all of the segment will be sent again.
+	// first, and longestUploadPause in the end: what fails in passing is tried again soon. Nothing
+	// is sent to a store that has no room for longestFullPause, since that stays so until something
+	// is deleted, and all of the segment is sent each time.
 	uploadPause        = time.Second
 	longestUploadPause = 30 * time.Second
-	longestWastedPause = 5 * time.Minute
+	longestFullPause   = 5 * time.Minute
 	// tierGrace is how long what is not named any more stays in the store: a replica that is behind
 	// still reads it.
 	tierGrace = time.Minute
@@ -81,34 +82,22 @@ type attempts struct {
 
 func (a *attempts) wait() bool { return time.Now().Before(a.until) }
 
-// ended notes how an attempt went. It reports whether it is the first to fail.
-func (a *attempts) ended(err error) (news bool) {
+// ended notes how an attempt went. full is the longest pause if the store has no room. It reports
+// whether it is the first to fail.
+func (a *attempts) ended(err error, full time.Duration) (news bool) {
 	news = err != nil && a.err == nil
 	if a.err = err; err == nil {
 		a.pause = 0
 		return false
 	}
 	longest := longestUploadPause
-	if errors.As(err, new(wastedError)) {
-		longest = longestWastedPause
+	if errors.Is(err, tier.ErrFull) {
+		longest = full
 	}
 	a.pause = min(max(2*a.pause, uploadPause), longest)
 	// Some of it is chance: partitions that failed together do not come together again.
 	a.until = time.Now().Add(a.pause/2 + rand.N(a.pause/2))
 	return news
-}
-
-// wastedError is why records were sent to the store for nothing.
-type wastedError struct{ error }
-
-func (e wastedError) Unwrap() error { return e.error }
-
-// sentInVain is the error of an upload that failed, a wastedError if records were sent in it.
-func sentInVain(u *tier.Upload, err error) error {
-	if u.Sent() {
-		return wastedError{err}
-	}
-	return err
 }
 
 // TierStatus is what is known of a partition's tier on this node.
@@ -233,23 +222,24 @@ func (r *Records) tend(ctx context.Context) {
 	}
 	defer r.setTiering(false)
 	t := &r.tiering
-	r.try(ctx, &t.uploads, func() error {
+	r.try(ctx, &t.uploads, longestFullPause, func() error {
 		if err := r.endTier(ctx, topic, p); err != nil {
 			return err
 		}
 		return r.upload(ctx, topic, p)
 	})
-	r.try(ctx, &t.deletes, func() error { return r.clean(ctx, p) })
+	r.try(ctx, &t.deletes, longestUploadPause, func() error { return r.clean(ctx, p) }) // it makes room
 	r.mu.Lock()
 	well := t.uploads.err == nil && t.deletes.err == nil
 	r.mu.Unlock()
 	if well { // it puts more there before it deletes
-		r.try(ctx, &t.compacts, func() error { return r.compactTier(ctx, topic, p) })
+		r.try(ctx, &t.compacts, longestFullPause, func() error { return r.compactTier(ctx, topic, p) })
 	}
 }
 
-// try does a part of what is to be done for the tier, unless that waits, and notes how it went.
-func (r *Records) try(ctx context.Context, a *attempts, do func() error) {
+// try does a part of what is to be done for the tier, unless that waits, and notes how it went. full
+// is the longest pause if the store has no room.
+func (r *Records) try(ctx context.Context, a *attempts, full time.Duration, do func() error) {
 	r.mu.Lock()
 	waits := a.wait()
 	r.mu.Unlock()
@@ -261,7 +251,7 @@ func (r *Records) try(ctx context.Context, a *attempts, do func() error) {
 		return // it does not lead any more, or is closed
 	}
 	r.mu.Lock()
-	news := a.ended(failed)
+	news := a.ended(failed, full)
 	r.mu.Unlock()
 	if failed != nil {
 		r.env.Tier.UploadErrors.Add(1)

@@ -204,7 +204,7 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 		more, err := u.Rewrite(ctx, s, keep)
 		if err != nil {
 			r.abandon(u)
-			return 0, 0, sentInVain(u, err)
+			return 0, 0, err
 		}
 		rows, lastWrite, before = append(rows, more...), max(lastWrite, s.LastWrite), before+s.Bytes
 	}
@@ -214,7 +214,7 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 	r.stepOfCopy("uploaded")
 	if err != nil {
 		r.abandon(u)
-		return 0, 0, sentInVain(u, err)
+		return 0, 0, err
 	}
 	segment.Clean = to
 	_, err = r.name(ctx, p, u, fsm.TierReplaceCommand(group, segment))

@@ -23,7 +23,6 @@ type Upload struct {
 	buf       []byte
 	maxTime   int64 // of what is in buf
 	total     int64
-	sent      bool
 	newest    int64
 }
 
@@ -76,7 +75,6 @@ func (u *Upload) flush(ctx context.Context, next fsm.Offset) error {
 		return fmt.Errorf("a batch of %d bytes is too large for the tier", len(u.buf))
 	}
 	p := piece{next: next, bytes: int64(len(u.buf)), maxTime: u.maxTime, sum: sha256.Sum256(u.buf)}
-	u.sent = true
 	if err := u.t.put(ctx, pieceKey(u.partition, u.name, len(u.index.pieces)), u.buf); err != nil {
 		return err
 	}
@@ -116,9 +114,6 @@ func (u *Upload) Finish(ctx context.Context, next fsm.Offset, aborted []fsm.Abor
 		FirstEpoch: x.epochs[0].epoch, LastEpoch: x.epochs[len(x.epochs)-1].epoch,
 	}, nil
 }
-
-// Sent reports whether records were sent to the store, whatever it has made of them.
-func (u *Upload) Sent() bool { return u.sent }
 
 // Abandon deletes what was put, as far as that goes: what is left is found as nobody's.
 func (u *Upload) Abandon(ctx context.Context) {
