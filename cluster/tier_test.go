@@ -1111,9 +1111,9 @@ func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 	}
 }
 
-// TestWhatIsInATierNeedsNoMarker: a marker goes from the log, as none of its transaction is left that
-// replicas have to keep, while records of it are in the tier. Who has read all of that and restores
-// it has what was committed.
+// TestWhatIsInATierNeedsNoMarker: a marker goes from the log, as none of its transaction is left
+// that replicas have to keep, while records of it are in the tier. Who has read all of that and
+// restores it has what was committed.
 func TestWhatIsInATierNeedsNoMarker(t *testing.T) { inBubble(t, testWhatIsInATierNeedsNoMarker) }
 
 func testWhatIsInATierNeedsNoMarker(t *testing.T) {

@@ -237,8 +237,8 @@ func (r *Records) tend(ctx context.Context) {
 	}
 }
 
-// try does a part of what is to be done for the tier, unless that waits, and notes how it went. full
-// is the longest pause if the store has no room.
+// try does a part of what is to be done for the tier, unless that waits, and notes how it went.
+// full is the longest pause if the store has no room.
 func (r *Records) try(ctx context.Context, a *attempts, full time.Duration, do func() error) {
 	r.mu.Lock()
 	waits := a.wait()
@@ -420,9 +420,9 @@ func (r *Records) name(ctx context.Context, p *proposer, u *tier.Upload, command
 // aborted transactions of after do not fit together.
 var errRewritten = errors.New("the segments were compacted meanwhile")
 
-// fill reads offsets of this replica's log into an upload. Where that is compacted what is committed
-// goes there as records of no transaction: replicas let go of it, and then its marker, which may be
-// far behind, goes as that of a transaction of which nothing is left.
+// fill reads offsets of this replica's log into an upload. Where that is compacted what is
+// committed goes there as records of no transaction: replicas let go of it, and then its marker,
+// which may be far behind, goes as that of a transaction of which nothing is left.
 func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset, lastWrite int64, compacted bool) (s fsm.TieredSegment, err error) {
 	rewritten := r.Log.Rewritten()
 	r.mu.Lock()
