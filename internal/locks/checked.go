@@ -147,8 +147,12 @@ func where(pcs []uintptr) string {
 
 // slots keep what each goroutine holds. There are many, so that nearly always a goroutine has one
 // for itself: a mutex that all share would order them, and hide from the race detector the very
-// races it looks for.
-var slots [1 << 14]slot
+// races it looks for. They are on the heap: the race detector begins anew from time to time, and
+// forgets then what was done to the heap, but not to variables of packages; each use of those is a
+// race in question after that, for which it searches its whole history.
+var slots []slot
+
+func init() { slots = make([]slot, 1<<14) }
 
 type slot struct {
 	mu   brief     // guards held; only that of orders is taken under it
