@@ -123,6 +123,9 @@ type ReplicaStatus struct {
 	// Error is why it does not run, or what it cannot read.
 	Error   string `json:"error,omitempty"`
 	Leaving bool   `json:"leaving,omitempty"` // it goes when the others do without it
+	// Unseen is what of its tier its node does not see in its store; what it has of that it keeps.
+	// "": nothing is known.
+	Unseen string `json:"unseen,omitempty"`
 }
 
 // CatchUpStatus is the progress of a replica that copies what it lacks.

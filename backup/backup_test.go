@@ -70,6 +70,11 @@ func (s *memStore) Put(_ context.Context, key string, data []byte) error {
 	})
 }
 
+func (s *memStore) Size(ctx context.Context, key string) (int64, error) {
+	data, err := s.Get(ctx, key, 1<<30)
+	return int64(len(data)), err
+}
+
 func (s *memStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	there, err := s.Get(ctx, key, 1<<30)
 	return err == nil && bytes.Equal(there, data), err
@@ -874,6 +879,34 @@ func checkRestored(t *testing.T, m *Manifest, r *Repository, to *memCluster) {
 	}
 }
 
+// TestUploadedIsWhatIsNew: what a store has kept and not answered counts as new, and what was there
+// before does not, however often it has to be tried.
+func TestUploadedIsWhatIsNew(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{Store: hasty(store)}
+	failed := map[string]bool{}
+	fails := func(at string) {
+		clear(failed)
+		store.fault = func(op, key string) error {
+			if op != at || failed[key] {
+				return nil
+			}
+			failed[key] = true
+			return errFault
+		}
+	}
+	fails("answer of put")
+	first := create(t, c, r, Options{})
+	if n := int64(len(store.segments())); n == 0 || first.Objects != n || first.Uploaded != first.Manifest.Bytes() {
+		t.Errorf("%d objects with %d bytes are new, and %d are there with %d", first.Objects, first.Uploaded, n, first.Manifest.Bytes())
+	}
+	delete(store.objects, manifestKey(first.Manifest.ID)) // of one that was cut short at its end
+	fails("put")
+	if again := create(t, c, r, Options{}); again.Objects != 0 || again.Uploaded != 0 {
+		t.Errorf("nothing is new, and %d objects with %d bytes count", again.Objects, again.Uploaded)
+	}
+}
+
 // Stores fail now and then, before they have done something and after it; nothing comes of it.
 func TestStoresThatFailNowAndThen(t *testing.T) {
 	for seed := range uint64(12) {
@@ -1454,6 +1487,64 @@ func TestATierThatIsNotAsItWas(t *testing.T) {
 				t.Errorf("%v, want %q in it", err, one.want)
 			}
 		})
+	}
+}
+
+// TestMarkersThatWereCompactedAway: what the tier of a compacted topic has of transactions is
+// committed, or left out if its index says that it was aborted, whatever markers are there.
+func TestMarkersThatWereCompactedAway(t *testing.T) {
+	for _, compacted := range []bool{true, false} {
+		_, r, m, tier := lostCluster(t)
+		id := fsm.TopicID{1}
+		var next int64
+		var objects []TierObject
+		add := func(b kafkaproto.Batch, aborted ...fsm.AbortedTransaction) {
+			b.Stamp(next, 3)
+			b, err := kafkaproto.ParseBatch(b.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := TierObject{Key: fmt.Sprint("tiers/t/", len(objects)), First: next, Next: b.Header().NextOffset(), Bytes: int64(b.Size()), Sum: sha256.Sum256(b.Bytes()), MaxEpoch: 3, Aborted: aborted}
+			tier.objects[o.Key] = bytes.Clone(b.Bytes())
+			objects, next = append(objects, o), o.Next
+		}
+		write := func(value string) kafkaproto.Batch {
+			return prototest.Of(prototest.KeyedBatch(prototest.Keyed{Key: value, Value: value}), 7, 0, -1, true)
+		}
+		add(write("committed")) // and its marker is gone
+		add(write("aborted"), fsm.AbortedTransaction{ProducerID: 7, First: 1, Last: 2, LastStable: 1})
+		add(kafkaproto.NewMarker(kafkaproto.Marker{}, 7, 0, 0))
+		add(write("the last"))
+		p := &m.Topics[slices.IndexFunc(m.Topics, func(t Topic) bool { return t.ID == id })].Partitions[0]
+		p.Objects, p.Start, p.End = nil, 0, 0
+		tier.logs[id][0] = &TierLog{Tiered: next, End: next, Epoch: 3, Compacted: compacted, Objects: objects}
+		g, err := Gather(t.Context(), m, r, tier, RestoreOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := newMemCluster("target")
+		if _, err := Restore(t.Context(), g.Manifest(), r, to, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, b := range to.logs[id][0].batches {
+			text := "marker"
+			if !b.Header().Control() {
+				values, err := prototest.Values(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text = fmt.Sprint(values, b.Header().Transactional())
+			}
+			got = append(got, text)
+		}
+		want := "[committed] true, [aborted] true, marker, [the last] true"
+		if compacted {
+			want = "[committed] false, marker, [the last] false"
+		}
+		if text := strings.Join(got, ", "); text != want {
+			t.Errorf("compacted %v: %s, want %s", compacted, text, want)
+		}
 	}
 }
 

@@ -90,8 +90,7 @@ func (o *Options) selects(topic string) bool {
 // Created is what became of a backup.
 type Created struct {
 	Manifest *Manifest
-	// Uploaded counts bytes and objects that were new to the store, but for those whose answer was
-	// lost: they were there at the next try.
+	// Uploaded counts bytes and objects that were new to the store.
 	Uploaded, Objects int64
 	// Torn says why transactions may be torn in it; "": they are not, or no records were read.
 	Torn    string
@@ -506,15 +505,20 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 	return o, data, nil
 }
 
-// store stores an object that may be there already.
+// store stores an object that may be there already. Whether it is new is asked first: an attempt
+// whose answer was lost may have stored it, and it is there at the next one.
 func (c *creation) store(ctx context.Context, key string, data []byte) error {
-	err := c.to.Store.Put(ctx, key, data)
-	if err != nil && !errors.Is(err, ErrExists) {
+	_, asked := c.to.Store.Size(ctx, key)
+	if asked != nil && !errors.Is(asked, ErrNotFound) {
+		return asked
+	}
+	// What is there counts as stored when it was made sure that it stays.
+	if err := c.to.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
 	c.options.Progress.Bytes.Add(int64(len(data)))
 	c.options.Progress.Objects.Add(1)
-	if err == nil {
+	if asked != nil {
 		c.uploaded.Add(int64(len(data)))
 		c.objects.Add(1)
 	}

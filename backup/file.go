@@ -11,17 +11,21 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // fileStore keeps objects as files below a folder. An object is written to a file of another name,
 // synced, and linked to its own, which fails where there is one: so a name has a whole object or
 // none, whoever else writes, and whenever the machine stops.
-type fileStore struct{ root string }
+type fileStore struct {
+	root string
+	sync func(path string) error // of a file or folder
+}
 
 // tempPrefix begins the names of files that are being written. A key cannot begin so.
 const tempPrefix = ".writing-"
 
-func newFileStore(root string) *fileStore { return &fileStore{filepath.Clean(root)} }
+func newFileStore(root string) *fileStore { return &fileStore{filepath.Clean(root), syncPath} }
 
 func (s *fileStore) String() string { return "file://" + s.root }
 
@@ -37,8 +41,22 @@ func (s *fileStore) Put(_ context.Context, key string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if err = s.write(path, data); errors.Is(err, fs.ErrExist) {
+		// Who put it there may not have come to its end, or have failed there.
+		if err = s.settle(path); err == nil {
+			err = fmt.Errorf("%s %w", key, ErrExists)
+		}
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// write puts a new file in its place. The error is fs.ErrExist if there is one.
+func (s *fileStore) write(path string, data []byte) error {
 	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s %w", key, ErrExists)
+		return fs.ErrExist
 	}
 	dir := filepath.Dir(path)
 	if err := s.makeDir(dir); err != nil {
@@ -58,11 +76,26 @@ func (s *fileStore) Put(_ context.Context, key string, data []byte) error {
 		return err
 	}
 	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s %w", key, ErrExists)
+		return fs.ErrExist
 	} else if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return s.sync(dir)
+}
+
+// settle makes sure that what is there stays there.
+func (s *fileStore) settle(path string) error {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return err // what is no file is no object either
+	}
+	if err := s.sync(path); err != nil {
+		return err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if err := s.sync(dir); err != nil || dir == s.root {
+			return err
+		}
+	}
 }
 
 // makeDir makes a folder below the root, and syncs the folders that get a new name.
@@ -80,11 +113,15 @@ func (s *fileStore) makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	err := s.sync(filepath.Dir(dir))
+	if err != nil {
+		_ = os.Remove(dir) // or it would count as made, next time
+	}
+	return err
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
+func syncPath(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -110,6 +147,23 @@ func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, err
 	}
 	defer f.Close()
 	return readAll(f, key, limit)
+}
+
+func (s *fileStore) Size(_ context.Context, key string) (int64, error) {
+	path, err := s.path(key)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("%s %w", key, ErrNotFound)
+	case err != nil:
+		return 0, err
+	case !info.Mode().IsRegular():
+		return 0, fmt.Errorf("%s %w: it is no file", key, ErrNotFound)
+	}
+	return info.Size(), nil
 }
 
 func (s *fileStore) Same(_ context.Context, key string, data []byte) (bool, error) {

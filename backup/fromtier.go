@@ -41,7 +41,8 @@ type TierLog struct {
 	// front of Tiered is there.
 	Start, Tiered, End int64
 	Epoch              int32
-	// Compacted: some of it was compacted.
+	// Compacted: some of it was compacted. Then a marker may be gone whose transaction has records
+	// here: these are committed, but for those of TierObject.Aborted.
 	Compacted bool
 	Objects   []TierObject // ascending; of what is between them there are no records
 }
@@ -53,6 +54,9 @@ type TierObject struct {
 	Bytes       int64
 	Sum         [sha256.Size]byte
 	MaxEpoch    int32 // the largest leader epoch in it, or more
+	// Aborted are the transactions that were aborted and may have records in it. They are of no
+	// account where nothing was compacted.
+	Aborted []fsm.AbortedTransaction
 }
 
 // Reach says up to where a partition was put together.
@@ -181,6 +185,7 @@ func (p *Partition) extend(ctx context.Context, t Tier, log *TierLog, compacted,
 			}
 			p.Objects = append(p.Objects, Object{
 				First: o.First, Next: o.Next, Bytes: o.Bytes, SHA256: hex.EncodeToString(o.Sum[:]), MaxProducer: -1, MaxEpoch: o.MaxEpoch, tierKey: o.Key,
+				tierSettled: log.Compacted, tierAborted: o.Aborted,
 			})
 		}
 		p.End = max(p.End, log.Tiered)
@@ -259,9 +264,23 @@ func tierBatches(ctx context.Context, t Tier, o Object) (batches []kafkaproto.Ba
 			return nil, fmt.Errorf("%s: %w: %w", o.tierKey, ErrDamaged, err)
 		}
 		next = h.NextOffset()
+		if o.tierSettled {
+			if o.aborted(h) {
+				continue // as a compaction leaves it
+			}
+			batch = batch.OutsideTransaction()
+		}
 		batches = append(batches, batch)
 	}
 	return batches, nil
+}
+
+// aborted reports whether a batch belongs to a transaction of which it is known that it was
+// aborted.
+func (o Object) aborted(h kafkaproto.BatchHeader) bool {
+	return h.Transactional() && !h.Control() && slices.ContainsFunc(o.tierAborted, func(a fsm.AbortedTransaction) bool {
+		return a.ProducerID == h.ProducerID && int64(a.First) <= h.BaseOffset && h.BaseOffset < int64(a.Last)
+	})
 }
 
 // producersSeen notes the largest producer id that is in a topic's records, for objects of which no

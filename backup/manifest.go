@@ -98,6 +98,10 @@ type Object struct {
 	// tierKey is where it lies in the store of a tier; "": it is no object of a backup's store.
 	// Then MaxProducer is not known, and Next may be behind what is in it.
 	tierKey string
+	// tierSettled: what is in it of a transaction is committed, whether or not the marker is there,
+	// but for those of tierAborted, which are left out: the log was compacted.
+	tierSettled bool
+	tierAborted []fsm.AbortedTransaction
 	// gaps: offsets are missing in it. Only who has just read it knows.
 	gaps bool
 }

@@ -44,7 +44,7 @@ func wait(ctx context.Context, try int) error {
 
 // final says whether another attempt would be in vain.
 func final(err error) bool {
-	for _, known := range []error{ErrExists, ErrNotFound, errTooLarge, errDenied, fs.ErrInvalid, fs.ErrPermission} {
+	for _, known := range []error{ErrExists, ErrNotFound, ErrFull, errTooLarge, errDenied, fs.ErrInvalid, fs.ErrPermission} {
 		if errors.Is(err, known) {
 			return true
 		}
@@ -89,6 +89,15 @@ func (p patient) Get(ctx context.Context, key string, limit int64) (data []byte,
 		return err
 	})
 	return data, err
+}
+
+// Size implements Store.
+func (p patient) Size(ctx context.Context, key string) (bytes int64, err error) {
+	_, err = p.do(ctx, "size of "+key, func(ctx context.Context) (err error) {
+		bytes, err = p.store.Size(ctx, key)
+		return err
+	})
+	return bytes, err
 }
 
 // Same implements Store.

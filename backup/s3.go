@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -79,6 +80,9 @@ func (s *s3Store) String() string {
 	return strings.TrimSuffix("s3://"+s.bucket+"/"+s.prefix, "/") + " at " + s.client.EndpointURL().Host
 }
 
+// fullCodes are what stores say that have no room, of which some do not say so by their status.
+var fullCodes = []string{"InsufficientCapacity", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+
 // said is what an error of the store means.
 func said(key string, err error) error {
 	if err == nil {
@@ -90,6 +94,8 @@ func said(key string, err error) error {
 		return fmt.Errorf("%s %w", key, ErrExists)
 	case r.Code == minio.NoSuchKey || r.StatusCode == http.StatusNotFound && r.Code != minio.NoSuchBucket:
 		return fmt.Errorf("%s %w", key, ErrNotFound)
+	case r.StatusCode == http.StatusInsufficientStorage || slices.Contains(fullCodes, r.Code):
+		return fmt.Errorf("%w: %s: %w", ErrFull, key, err)
 	case r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusUnauthorized || r.Code == minio.NoSuchBucket:
 		return fmt.Errorf("%w: %s: %w", errDenied, key, err)
 	}
@@ -143,6 +149,14 @@ func (s *s3Store) Get(ctx context.Context, key string, limit int64) ([]byte, err
 		return nil, said(key, err)
 	}
 	return data, err
+}
+
+func (s *s3Store) Size(ctx context.Context, key string) (int64, error) {
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	info, err := s.client.StatObject(ctx, s.bucket, s.prefix+key, minio.StatObjectOptions{})
+	return info.Size, said(key, err)
 }
 
 func (s *s3Store) Same(ctx context.Context, key string, data []byte) (bool, error) {

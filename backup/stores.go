@@ -14,11 +14,15 @@ import (
 // An object is written once and never changed. Methods may be called concurrently.
 type Store interface {
 	// Put stores an object as a whole or not at all. The error is ErrExists if there is one with
-	// that key and the store can tell; one that cannot tell stores it again.
+	// that key and the store can tell; one that cannot tell stores it again. It is ErrFull where
+	// there is no room, and the store says so.
 	Put(ctx context.Context, key string, data []byte) error
 	// Get gives an object. The error is ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Size gives how many bytes an object has, without reading it. The error is ErrNotFound where
+	// there is none.
+	Size(ctx context.Context, key string) (int64, error)
 	// Same reads an object and reports whether it is data, with little memory. Errors are those of
 	// Get.
 	Same(ctx context.Context, key string, data []byte) (bool, error)
@@ -42,6 +46,8 @@ var (
 	ErrExists = errors.New("is there already")
 	// ErrNotFound says that there is none.
 	ErrNotFound = errors.New("is not there")
+	// ErrFull says that the store has no room.
+	ErrFull = errors.New("the store is full")
 	// errTooLarge says that an object has more bytes than what it is can have.
 	errTooLarge = errors.New("is larger than it can be")
 )

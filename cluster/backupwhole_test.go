@@ -52,6 +52,11 @@ func (s *heapStore) Get(_ context.Context, key string, _ int64) ([]byte, error) 
 	return bytes.Clone(s.objects[key]), nil
 }
 
+func (s *heapStore) Size(ctx context.Context, key string) (int64, error) {
+	there, err := s.Get(ctx, key, 0)
+	return int64(len(there)), err
+}
+
 func (s *heapStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	there, err := s.Get(ctx, key, 0)
 	return err == nil && bytes.Equal(there, data), err

@@ -545,12 +545,18 @@ func (c *testCluster) mustAppend(node int, id fsm.PartitionID, values ...string)
 // wantEverywhere waits until every running node's own replica has exactly these values.
 func (c *testCluster) wantEverywhere(id fsm.PartitionID, want []string) {
 	c.t.Helper()
+	c.wantBehind(id, 0, want)
+}
+
+// wantBehind is wantEverywhere from an offset on, at which a batch begins.
+func (c *testCluster) wantBehind(id fsm.PartitionID, first fsm.Offset, want []string) {
+	c.t.Helper()
 	for i, node := range c.nodes {
 		if !node.running {
 			continue
 		}
 		eventually(c.t, fmt.Sprintf("records at node %d", i+1), func() error {
-			got, err := valuesFrom(within(c.t), node.Node, id)
+			got, err := valuesBehind(within(c.t), node.Node, id, first)
 			if err != nil {
 				return err
 			}

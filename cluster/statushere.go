@@ -146,6 +146,14 @@ func (r seenReplica) Tier() *admin.TierStatus {
 	}
 }
 
+// Unseen implements status.Replica.
+func (r seenReplica) Unseen() string {
+	if r.records == nil {
+		return ""
+	}
+	return r.records.Unseen()
+}
+
 // Bytes implements status.Replica.
 func (r seenReplica) Bytes() int64 { return r.Log.Bytes() }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -32,6 +34,11 @@ type simStore struct {
 	// long lists lack what was put.
 	fails, slow, short int
 	late               time.Duration
+	room               int                  // bytes of records that it takes; 0: any
+	noRoom             error                // what it says to more; nil: that it has no room
+	fullLists          bool                 // what it has room for is without lists but one, too
+	sent               int                  // bytes that came, taken or not
+	got                map[string]bool      // keys that were read; nil: nobody wants to know
 	noLists            bool                 // no list of segments can be put there
 	dropped            map[fsm.TopicID]bool // topics that the test has deleted
 }
@@ -48,7 +55,10 @@ func newSimStore(t *testing.T, seed uint64) *simStore {
 
 func (s *simStore) String() string { return "simulated" }
 
-var errStore = errors.New("503 slow down")
+var (
+	errStore  = errors.New("503 slow down")
+	errNoRoom = fmt.Errorf("507: %w", tier.ErrFull)
+)
 
 // call is the beginning of each: it takes its time, and may fail.
 func (s *simStore) call(ctx context.Context) (short bool, err error) {
@@ -77,6 +87,32 @@ func (s *simStore) Put(ctx context.Context, key string, data []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sent += len(data)
+	if s.room > 0 && strings.HasSuffix(key, ".batches") {
+		used := len(data)
+		for key, o := range s.objects {
+			if strings.HasSuffix(key, ".batches") {
+				used += len(o.data)
+			}
+		}
+		if used > s.room {
+			return cmp.Or(s.noRoom, errNoRoom)
+		}
+	}
+	if s.fullLists && strings.HasSuffix(key, ".list") {
+		used, lists := 0, 0
+		for key, o := range s.objects {
+			switch {
+			case strings.HasSuffix(key, ".batches"):
+				used += len(o.data)
+			case strings.HasSuffix(key, ".list"):
+				lists++
+			}
+		}
+		if lists > 0 && used > s.room/2 || used > s.room*3/4 {
+			return errNoRoom
+		}
+	}
 	if s.noLists && strings.HasSuffix(key, ".list") {
 		return errStore
 	}
@@ -100,6 +136,9 @@ func (s *simStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.got != nil {
+		s.got[key] = true
+	}
 	o, ok := s.objects[key]
 	if !ok {
 		return nil, tier.ErrNotFound
@@ -111,6 +150,19 @@ func (s *simStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 		return bytes.Clone(o.data[:len(o.data)/2]), nil
 	}
 	return bytes.Clone(o.data), nil
+}
+
+func (s *simStore) Size(ctx context.Context, key string) (int64, error) {
+	if _, err := s.call(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[key]
+	if !ok {
+		return 0, tier.ErrNotFound
+	}
+	return int64(len(o.data)), nil
 }
 
 func (s *simStore) List(ctx context.Context, prefix string, each func(string) error) error {
@@ -166,6 +218,14 @@ func (f frozenStore) Get(_ context.Context, key string, _ int64) ([]byte, error)
 	return data, nil
 }
 
+func (f frozenStore) Size(_ context.Context, key string) (int64, error) {
+	data, ok := f[key]
+	if !ok {
+		return 0, tier.ErrNotFound
+	}
+	return int64(len(data)), nil
+}
+
 func (f frozenStore) List(_ context.Context, prefix string, each func(string) error) error {
 	for key := range f {
 		if strings.HasPrefix(key, prefix) {
@@ -185,7 +245,7 @@ func (f frozenStore) remains(id fsm.PartitionID) (l *tier.List, pieces []tier.Pi
 		return l, nil, err
 	}
 	for _, s := range l.Segments {
-		more, err := r.Pieces(context.Background(), id, s)
+		more, _, err := r.Pieces(context.Background(), id, s)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -239,7 +299,9 @@ func (s *simStore) set(change func(s *simStore)) {
 }
 
 func (s *simStore) well() {
-	s.set(func(s *simStore) { s.down, s.fails, s.slow, s.short, s.late = false, 0, 0, 0, 0 })
+	s.set(func(s *simStore) {
+		s.down, s.fails, s.slow, s.short, s.late, s.room, s.noRoom = false, 0, 0, 0, 0, 0, nil
+	})
 }
 
 // tierCluster has three nodes with a store, whose topics have a tier.
@@ -264,9 +326,7 @@ func tierCluster(t *testing.T, seed uint64, more map[string]string) (*testCluste
 // of their copies.
 func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 	c.t.Helper()
-	// Retention looks from time to time, and what is copied is kept for a while.
-	time.Sleep(time.Minute)
-	eventually(c.t, "old records are in the tier alone", func() error {
+	check := func() error {
 		leader := c.nodes[c.leaderOf(id)].records(id)
 		if leader == nil {
 			return errors.New("no leader")
@@ -292,7 +352,15 @@ func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 			}
 		}
 		return nil
-	})
+	}
+	// Retention looks from time to time, what is copied is kept for a while, and a leader whose
+	// store was full pauses for five minutes at most.
+	for range 6 {
+		if time.Sleep(time.Minute); check() == nil {
+			return local
+		}
+	}
+	eventually(c.t, "old records are in the tier alone", check)
 	return local
 }
 
@@ -733,6 +801,111 @@ func testACompactedTopicHasATier(t *testing.T) {
 	}
 }
 
+// TestAnUploadThatFailedIsWhole: where an upload has ended within an entry, the next one and all
+// who read at its offset find all of it.
+func TestAnUploadThatFailedIsWhole(t *testing.T) { inBubble(t, testAnUploadThatFailedIsWhole) }
+
+func testAnUploadThatFailedIsWhole(t *testing.T) {
+	c, store := tierCluster(t, 3, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	lead := c.leaderOf(id)
+	store.set(func(s *simStore) { s.room = 1 }) // no piece of records
+	const entries, each = 30, 3
+	for range entries {
+		var batches batchList
+		for range each {
+			batches = append(batches, prototest.Batch(strings.Repeat("v", 1500)))
+		}
+		if _, err := c.nodes[lead].Append(within(t), id, batches); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "an upload fails", func() error {
+		if s := c.nodes[lead].records(id).TierStatus(); s.Err == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if lead != c.leaderOf(id) {
+		t.Fatal("another leads")
+	}
+	c.eachOffset(lead, id, entries*each)
+	store.well()
+	c.tiered(id)
+	for at := range c.nodes {
+		c.eachOffset(at, id, entries*each)
+	}
+}
+
+// TestWhatANodeHasIsNotFetchedAhead: who reads up to where the tier is left gets what follows from
+// the node's own log, and none of that comes from the store.
+func TestWhatANodeHasIsNotFetchedAhead(t *testing.T) { inBubble(t, testWhatANodeHasIsNotFetchedAhead) }
+
+func testWhatANodeHasIsNotFetchedAhead(t *testing.T) {
+	c, store := tierCluster(t, 8, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.allVote(id)
+	c.fill(c.leaderOf(id), id, "v", 100)
+	c.tiered(id)
+	at := c.leaderOf(id)
+	store.set(func(s *simStore) { s.got = map[string]bool{} })
+	for i := range fsm.Offset(200) { // each twice: who finds a piece there has others fetched
+		offset := i / 2
+		slice, ok, err := c.nodes[at].records(id).ReadHere(offset, 1, fsm.ReadUncommitted)
+		if err != nil || !ok {
+			t.Fatalf("at %d: %v, %v", offset, ok, err)
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
+		time.Sleep(100 * time.Millisecond) // what is fetched ahead comes
+	}
+	store.mu.Lock()
+	got := store.got
+	store.got = nil
+	_, pieces, err := store.frozen().remains(id)
+	store.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := localFrom(c.nodes[at].Node, id)
+	away, here := 0, 0
+	for _, p := range pieces {
+		switch {
+		case p.First < from:
+			if away++; !got[p.Key] {
+				t.Errorf("offsets %d to %d were read, and not from the store", p.First, p.Next-1)
+			}
+		default:
+			if here++; got[p.Key] {
+				t.Errorf("offsets %d to %d were fetched, and the node has all from %d on", p.First, p.Next-1, from)
+			}
+		}
+	}
+	if away == 0 || here == 0 {
+		t.Errorf("%d pieces are in the store alone, and %d are here, too", away, here)
+	}
+}
+
+// eachOffset reads at each offset on a node, whose batches have one record each.
+func (c *testCluster) eachOffset(at int, id fsm.PartitionID, end fsm.Offset) {
+	c.t.Helper()
+	r := c.nodes[at].records(id)
+	for offset := range end {
+		slice, ok, err := r.ReadHere(offset, 1, fsm.ReadUncommitted)
+		if err != nil || !ok {
+			c.t.Fatalf("node %d at %d: %v, %v", at+1, offset, ok, err)
+		}
+		if h := headersOf(c.t, slice.Batches)[0]; fsm.Offset(h.BaseOffset) != offset {
+			c.t.Errorf("node %d: who reads at %d gets what is at %d", at+1, offset, h.BaseOffset)
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
+	}
+}
+
 // TestTheTierOfACompactedTopicIsCompacted: however often keys are written, what is in the store is
 // bounded by how many there are, whatever becomes of leaders and of the store meanwhile.
 func TestTheTierOfACompactedTopicIsCompacted(t *testing.T) {
@@ -935,6 +1108,66 @@ func testWhoReadsACompactedTierOnMeetsTheMarkers(t *testing.T) {
 	}
 	if n > 1 {
 		t.Errorf("%d markers of the first transactions are there", n)
+	}
+}
+
+// TestWhatIsInATierNeedsNoMarker: a marker goes from the log, as none of its transaction is left
+// that replicas have to keep, while records of it are in the tier. Who has read all of that and
+// restores it has what was committed.
+func TestWhatIsInATierNeedsNoMarker(t *testing.T) { inBubble(t, testWhatIsInATierNeedsNoMarker) }
+
+func testWhatIsInATierNeedsNoMarker(t *testing.T) {
+	c, store := tierCluster(t, 8, map[string]string{
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "5000", "delete.retention.ms": "1000",
+	})
+	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
+	c.allVote(k.id)
+	lead := func() *replica.Records { return c.nodes[c.leaderOf(k.id)].records(k.id) }
+	fill := func(name string, n int) {
+		for i := range n {
+			k.put(-1, false, prototest.Keyed{Key: fmt.Sprint(name, i), Value: strings.Repeat("v", 1000)})
+		}
+	}
+	// The horizon moves while nothing is in the tier.
+	store.set(func(s *simStore) { s.down = true })
+	k.put(7, true, prototest.Keyed{Key: "kept", Value: "v"})
+	fill("first ", 40)
+	k.finish(7, true)
+	marker := fsm.Offset(k.next) - 1
+	fill("second ", 1)
+	for try := 0; fsm.Offset(lead().Log.Compaction().Horizon) <= marker; try++ {
+		if time.Sleep(10 * time.Second); try == 60 {
+			t.Fatalf("%+v, and the marker is at %d", lead().Log.Compaction(), marker)
+		}
+	}
+	k.compacted(marker)
+	store.well()
+	local := c.tiered(k.id)
+	if local < 10 || local >= marker {
+		t.Fatalf("replicas keep offsets from %d on, and the marker is at %d", local, marker)
+	}
+	store.set(func(s *simStore) { s.room = 1 }) // what is there stays as it is
+	fill("third ", 2)
+	k.caughtUp()
+	k.compacted(fsm.Offset(k.next) - 2)
+	batches := k.raw(0, fsm.Offset(k.next))
+	for _, b := range batches {
+		if h := b.Header(); h.Control() && h.ProducerID == 7 {
+			t.Fatalf("the marker at %d is there", h.BaseOffset)
+		}
+	}
+	k.put(7, true, prototest.Keyed{Key: "of another transaction", Value: "v"})
+	k.finish(7, false)
+	batches = k.raw(0, fsm.Offset(k.next))
+	id := c.restoredOf(batches, fsm.Begin{Term: fsm.Term(k.epoch()) + 1}, 1)
+	found, _, err := (&keyedLog{producerLog: &producerLog{c: c, id: id}}).read(c.leaderOf(id), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, at := range k.newest {
+		if got, ok := found[key]; !ok || got != at {
+			t.Errorf("key %q is restored at %d (%v), it was at %d", key, got, ok, at)
+		}
 	}
 }
 
@@ -1174,6 +1407,14 @@ func (s *dyingStore) Get(ctx context.Context, key string, limit int64) (data []b
 		data, err = s.simStore.Get(ctx, key, limit)
 		return err
 	})
+}
+
+func (s *dyingStore) Size(ctx context.Context, key string) (bytes int64, err error) {
+	err = s.step(func() (err error) {
+		bytes, err = s.simStore.Size(ctx, key)
+		return err
+	})
+	return bytes, err
 }
 
 func (s *dyingStore) List(ctx context.Context, prefix string, each func(string) error) error {

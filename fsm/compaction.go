@@ -21,7 +21,8 @@ import (
 //	1  of the records below Bound the newest of each key stays, but tombstones below Horizon;
 //	   records without key and those of aborted transactions go; a marker goes that is below
 //	   Horizon and of whose transaction no record at or above Start is left; the batch in front of
-//	   Bound stays, empty if need be; what is left of a batch is kafkaproto.Batch.Retain
+//	   Bound stays, empty if need be; what is left of a batch is kafkaproto.Batch.Retain, but of no
+//	   transaction if all of it is below Start, where not all replicas have it
 const CompactionAlgorithm = 1
 
 // Compaction is one decision. The zero value is none.

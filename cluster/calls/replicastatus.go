@@ -37,6 +37,8 @@ type ReplicaReport struct {
 
 	LocalStart fsm.Offset        `json:"local_start,omitempty"` // where what it keeps begins
 	Tier       *admin.TierStatus `json:"tier,omitempty"`        // as the leader says
+	// Unseen is what of its tier the node does not see in its store.
+	Unseen string `json:"unseen,omitempty"`
 
 	// Voters are the identities of those that vote, as the leader says: another replica's
 	// configuration may be old.

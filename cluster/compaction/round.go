@@ -123,7 +123,8 @@ func (r *Round) Entry(s fsm.Stored) (data []byte, same bool, err error) {
 		if err != nil {
 			return nil, false, err
 		}
-		same = same && rest.Size() == batch.Size() && rest.Header().Records == batch.Header().Records
+		h, was := rest.Header(), batch.Header()
+		same = same && rest.Size() == batch.Size() && h.Records == was.Records && h.Transactional() == was.Transactional()
 		data = append(data, rest.Bytes()...)
 	}
 	if !s.Compacted && !good {
@@ -168,8 +169,13 @@ func (r *Round) batch(batch kafkaproto.Batch) (kafkaproto.Batch, error) {
 	}
 	r.Left += tombstones
 	if kept > 0 {
-		if h.Transactional() && last >= r.decision.Start {
+		switch {
+		case !h.Transactional():
+		case last >= r.decision.Start:
 			r.open[h.ProducerID] = true
+		case !gone: // what is gone and here cannot be read
+			// Not all replicas have it, so its marker may go: it is what a committed one is.
+			rest = rest.OutsideTransaction()
 		}
 		return rest, nil
 	}

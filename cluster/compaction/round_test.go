@@ -309,6 +309,9 @@ func (l *testLog) mustHold(t *testing.T, seed uint64, d fsm.Compaction) {
 				}
 				return true
 			})
+			if h.Transactional() && h.Records > 0 && !slices.ContainsFunc(l.now, l.endOf(h)) {
+				t.Fatalf("seed %d: the transaction of producer %d at %d has no marker any more, and another would end it", seed, h.ProducerID, h.BaseOffset)
+			}
 		}
 	}
 	if len(want) > 0 {
@@ -335,6 +338,25 @@ func (l *testLog) mustHold(t *testing.T, seed uint64, d fsm.Compaction) {
 	}
 	for producer := range open {
 		t.Fatalf("seed %d: a transaction of producer %d has records and no marker", seed, producer)
+	}
+}
+
+// endOf looks for the marker that ended a batch's transaction.
+func (l *testLog) endOf(of kafkaproto.BatchHeader) func(fsm.Stored) bool {
+	end := int64(-1)
+	for _, s := range l.raw {
+		for batch := range s.Batches() {
+			h := batch.Header()
+			if end < 0 && h.Control() && h.ProducerID == of.ProducerID && h.BaseOffset > of.BaseOffset {
+				end = h.BaseOffset
+			}
+		}
+	}
+	return func(s fsm.Stored) (is bool) {
+		for batch := range s.Batches() {
+			is = is || batch.Header().BaseOffset == end
+		}
+		return is
 	}
 }
 

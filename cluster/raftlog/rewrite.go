@@ -41,7 +41,8 @@ func (c Compaction) Whole() bool { return c.Mark < mixedMark }
 type Pass struct {
 	// Bound is the offset that the pass goes up to; segments that begin there or above stay.
 	Bound int64
-	// From: segments that end at or below it stay; they are about to be freed.
+	// From: segments that end at or below it stay. Nobody may read what is in them: what they lack
+	// of a decision others may do without, as an aborted transaction without its marker.
 	From int64
 	// SegmentBytes: neighbours become one segment if they have no more than that together.
 	SegmentBytes int64
@@ -83,8 +84,8 @@ func (l *compactor) Rewritten() uint64 { return l.view.rewritten.Load() }
 type Saved struct{ Read, Written, Before, After int64 }
 
 // Compact makes one pass. An error leaves a log of which some segments are done: as good as before
-// to who reads. The error is ErrNotClosed, ErrHeld, or wraps vfs.ErrNoSpace or ErrDamaged, or is
-// Pace's. After an error a pass may be made again.
+// to who reads. The error is ErrNotClosed, ErrHeld, or wraps ErrNotInLog, vfs.ErrNoSpace or
+// ErrDamaged, or is Pace's. After an error a pass may be made again.
 func (l *compactor) Compact(p Pass) (saved Saved, err error) {
 	segments, ok := l.view.compactable(p.From, p.Bound)
 	if !ok {
@@ -99,7 +100,9 @@ func (l *compactor) Compact(p Pass) (saved Saved, err error) {
 		if p.Held() {
 			return saved, ErrHeld
 		}
-		if err := l.rewrite(p, segments[:n:n], &saved); err != nil {
+		if err := l.rewrite(p, segments[:n:n], &saved); errors.Is(err, errGone) {
+			return saved, fmt.Errorf("%w: a segment was freed this moment", ErrNotInLog)
+		} else if err != nil {
 			return saved, err
 		}
 		segments = segments[n:]

@@ -205,6 +205,9 @@ func (s *Staging) endAt(index uint64) error {
 	return nil
 }
 
+// Anew reports whether the log will keep nothing of its own, and where it begins then.
+func (s *Staging) Anew() (start int64, anew bool) { return s.start, s.have == 0 }
+
 // Close lets go of the files; they stay, to go on with.
 func (s *Staging) Close() error { return s.log.Close() }
 

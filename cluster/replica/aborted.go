@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Which transactions were aborted is known from two places: the state machine has those whose
@@ -151,6 +152,19 @@ func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransac
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
 	})
 	return found, nil
+}
+
+// whetherAborted gives a function that says of a batch of records whether it belongs to one of some
+// aborted transactions.
+func whetherAborted(rows []fsm.AbortedTransaction) func(kafkaproto.BatchHeader) bool {
+	of := map[int64][]fsm.AbortedTransaction{}
+	for _, a := range rows {
+		of[a.ProducerID] = append(of[a.ProducerID], a)
+	}
+	return func(h kafkaproto.BatchHeader) bool {
+		base := fsm.Offset(h.BaseOffset)
+		return h.Transactional() && slices.ContainsFunc(of[h.ProducerID], func(a fsm.AbortedTransaction) bool { return a.First <= base && base < a.Last })
+	}
 }
 
 // keptWith gives the transaction index of a complete segment.

@@ -210,6 +210,9 @@ func (r *Replica) copyFrom(ctx context.Context, from string) error {
 		return errors.Join(fmt.Errorf("%w: the snapshot of %s does not fit its log", raftlog.ErrDamaged, from), err, staging.Discard())
 	}
 	logger.Info("copied a partition from its leader", "partition", r.ID, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
+	if start, anew := staging.Anew(); anew && r.Records() != nil {
+		r.Records().beginsAnew(ctx, d.State, fsm.Offset(start))
+	}
 	done = true
 	r.stepOfCopy("finished")
 	r.mu.Lock()

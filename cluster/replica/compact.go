@@ -323,7 +323,7 @@ func (r *Records) carryOut(ctx context.Context, limit *rate.Limiter) {
 	case err == nil:
 		logger.Info("compacted", "partition", r.ID, "to", c.Bound, "horizon", c.Horizon, "bytes", saved.Read, "saved", saved.Before-saved.After, "took", time.Since(began).Round(time.Millisecond))
 	case ctx.Err() != nil:
-	case errors.Is(err, raftlog.ErrHeld), errors.Is(err, raftlog.ErrNotClosed):
+	case errors.Is(err, raftlog.ErrHeld), errors.Is(err, raftlog.ErrNotClosed), errors.Is(err, raftlog.ErrNotInLog):
 		logger.Debug("a compaction waits", "partition", r.ID, "error", err)
 	case errors.Is(err, vfs.ErrNoSpace):
 		logger.Warn("a compaction waits for room on the disk", "partition", r.ID, "error", err)
@@ -345,6 +345,10 @@ func (r *Records) round(ctx context.Context, c fsm.Compaction, limit *rate.Limit
 		return ctx.Err()
 	}
 	r.forget()
+	// What replicas need not keep (c.Start) may stay here for long, and is read: of a transaction
+	// that was aborted this replica may have records that others compacted earlier, and a marker
+	// that goes now; of a key that was deleted, a value and the tombstone.
+	start, _ := r.Bounds()
 	for {
 		from := max(fsm.Offset(r.Log.Compaction().Bound), 0)
 		// Where the log starts does not matter: of the batch that reaches over that, too, what is
@@ -360,7 +364,7 @@ func (r *Records) round(ctx context.Context, c fsm.Compaction, limit *rate.Limit
 		}
 		round = compaction.NewRound(c, to, keys, r.abortedFrom)
 		pass := raftlog.Pass{
-			Bound: int64(to), From: int64(c.Start), SegmentBytes: r.env.configNumber(r.ID.Topic, "segment.bytes"),
+			Bound: int64(to), From: int64(start), SegmentBytes: r.env.configNumber(r.ID.Topic, "segment.bytes"),
 			Entry: func(entry *raft.Log, next int64) ([]byte, bool, error) {
 				if entry.Type != raft.LogCommand {
 					return nil, false, nil

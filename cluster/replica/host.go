@@ -166,6 +166,7 @@ type environment struct {
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
 	tierRound    chan struct{}       // capacity 1: one tier is compacted at a time
 	kept         *keptCache          // what is kept with segments
+	sayUnseen    *rate.Sometimes     // that the store of the tier lacks something
 }
 
 func newEnvironment(ctx context.Context, config Config) *environment {
@@ -184,6 +185,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 		hashing:   make(chan struct{}, 1),
 		tierRound: make(chan struct{}, 1),
 		kept:      new(keptCache),
+		sayUnseen: &rate.Sometimes{Interval: sayUnseenEvery},
 	}
 }
 

@@ -135,6 +135,7 @@ func (r *Records) needs() (keeping, error) {
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	decided := r.state.Compaction().Index
 	local, named := r.state.LocalStart()
+	found := r.letGo.found
 	var state []byte
 	// The state is that of another entry while one is being applied; then the log comes further
 	// this moment, and nothing would be done with it.
@@ -145,7 +146,9 @@ func (r *Records) needs() (keeping, error) {
 	}
 	k := keeping{from: int64(start), every: snapshotEvery, upTo: uint64(max(decided, named))}
 	if uint64(named) <= r.Log.SnapshotIndex() {
-		k.from = int64(local) // what is in front is in the tier, and no restart forgets it
+		// What is in front is in the tier, and no restart forgets it; but it goes only as far as
+		// this node has seen it there itself.
+		k.from = max(k.from, int64(min(local, found)))
 	}
 	if !settled {
 		return k, nil

@@ -35,6 +35,7 @@ type Records struct {
 
 	compaction compacting
 	tiering    tiering
+	letGo      letGo
 
 	// recent is seen.aborted, for who must not take mu.
 	recent atomic.Pointer[[]fsm.AbortedTransaction]

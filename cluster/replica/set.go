@@ -70,6 +70,7 @@ func (s *Set) Run() {
 	s.done.Go(s.scrubLoop)
 	s.done.Go(s.compactionLoop)
 	s.done.Go(s.tierLoop)
+	s.done.Go(s.letGoLoop)
 }
 
 // End begins to stop all replicas, and lets go of whoever waits for their groups. It does not wait.

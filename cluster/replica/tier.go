@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,9 @@ import (
 // The leader of a partition puts closed segments of its log into the tier's store, and has them
 // named by an entry once they were read back (fsm.TieredSegment). Another entry of its says up to
 // where replicas may let go of their own copies; each does when its snapshot has that entry, so no
-// restart and no copy forgets where the records are. The leader deletes objects that are not named
-// any more, after a while, and those that never were.
+// restart and no copy forgets where the records are, and when it has seen them in the store itself
+// (letgo.go). The leader deletes objects that are not named any more, after a while, and those that
+// never were.
 
 const (
 	tierTick = time.Second
@@ -35,10 +37,13 @@ const (
 	// uploadBytes is how much goes into one segment of the tier at most, if there is as much: whole
 	// segments of the log, but one at least.
 	uploadBytes = 64 << 20
-	// uploadPause is how long a partition is left alone after the store has failed, at first, and
-	// longestUploadPause in the end.
+	// uploadPause is how long a partition is left alone at most after the store has failed, at
+	// first, and longestUploadPause in the end: what fails in passing is tried again soon. Nothing
+	// is sent to a store that has no room for longestFullPause, since that stays so until something
+	// is deleted, and all of the segment is sent each time.
 	uploadPause        = time.Second
 	longestUploadPause = 30 * time.Second
+	longestFullPause   = 5 * time.Minute
 	// tierGrace is how long what is not named any more stays in the store: a replica that is behind
 	// still reads it.
 	tierGrace = time.Minute
@@ -53,11 +58,12 @@ const (
 
 // tiering is what a leader knows of its tier beside what its log says. Its replica's mu guards it.
 type tiering struct {
-	busy   bool          // somebody is at it
-	pause  time.Duration // after the last failure; 0: there was none
-	until  time.Time     // nothing is tried before that
-	err    error         // of the last attempt; nil: it was good
-	unsure fsm.Term      // in which the fate of an entry that names something is not known
+	busy bool // somebody is at it
+	// What fails does not keep the rest from being done: a store that takes nothing may be full,
+	// and deleting makes room.
+	uploads, deletes, compacts attempts
+	// unsure is the term in which the fate of an entry that names something is not known.
+	unsure fsm.Term
 	// scanned is when, and in which term, orphans were looked for last.
 	scanned time.Time
 	term    fsm.Term
@@ -65,6 +71,33 @@ type tiering struct {
 	// listedTerm; nil: it has made sure then that there is none. What is in it does not change.
 	listed     *tier.List
 	listedTerm fsm.Term
+}
+
+// attempts is how it went with what is tried again.
+type attempts struct {
+	pause time.Duration // after the last failure; 0: there was none
+	until time.Time     // nothing is tried before that
+	err   error         // of the last attempt; nil: it was good
+}
+
+func (a *attempts) wait() bool { return time.Now().Before(a.until) }
+
+// ended notes how an attempt went. full is the longest pause if the store has no room. It reports
+// whether it is the first to fail.
+func (a *attempts) ended(err error, full time.Duration) (news bool) {
+	news = err != nil && a.err == nil
+	if a.err = err; err == nil {
+		a.pause = 0
+		return false
+	}
+	longest := longestUploadPause
+	if errors.Is(err, tier.ErrFull) {
+		longest = full
+	}
+	a.pause = min(max(2*a.pause, uploadPause), longest)
+	// Some of it is chance: partitions that failed together do not come together again.
+	a.until = time.Now().Add(a.pause/2 + rand.N(a.pause/2))
+	return news
 }
 
 // TierStatus is what is known of a partition's tier on this node.
@@ -87,10 +120,11 @@ func (r *Records) TierStatus() (s TierStatus) {
 	r.mu.Lock()
 	seen, bound := r.seen, r.state.Compaction().Bound
 	s.Gone = len(r.state.TieredGone())
-	if r.tiering.err != nil {
-		s.Err = r.tiering.err.Error()
-	}
+	failed := errors.Join(r.tiering.uploads.err, r.tiering.deletes.err, r.tiering.compacts.err)
 	r.mu.Unlock()
+	if failed != nil {
+		s.Err = strings.ReplaceAll(failed.Error(), "\n", "; ")
+	}
 	s.Local, s.End = seen.local, -1
 	for _, t := range seen.tiered {
 		s.Segments, s.Bytes, s.End = s.Segments+1, s.Bytes+t.Bytes, t.Next
@@ -132,7 +166,7 @@ func (r *Records) tierOf() (topic *fsm.Topic, p *proposer, ok bool) {
 	}
 	r.mu.Lock()
 	used := len(r.seen.tiered) > 0 || len(r.state.TieredGone()) > 0
-	waits := r.tiering.busy || time.Now().Before(r.tiering.until)
+	waits := r.tiering.busy || r.tiering.uploads.wait() && r.tiering.deletes.wait()
 	r.mu.Unlock()
 	if waits || !used && !topic.Tiered(r.env.TopicDefaults) {
 		return nil, nil, false
@@ -172,7 +206,8 @@ func (s *Set) tierLoop() {
 	}
 }
 
-// tend does one step of each kind for the partition's tier.
+// tend does one step of each kind for the partition's tier. What fails is tried again after a pause
+// of its own.
 func (r *Records) tend(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -186,26 +221,37 @@ func (r *Records) tend(ctx context.Context) {
 		return // somebody else was faster
 	}
 	defer r.setTiering(false)
-	// What is named is listed before what is not is deleted.
-	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.list, r.deleteGone, r.deleteOrphans, r.compactTier}
-	var failed error
-	for _, step := range steps {
-		if failed = step(ctx, topic, p); failed != nil {
-			break
+	t := &r.tiering
+	r.try(ctx, &t.uploads, longestFullPause, func() error {
+		if err := r.endTier(ctx, topic, p); err != nil {
+			return err
 		}
+		return r.upload(ctx, topic, p)
+	})
+	r.try(ctx, &t.deletes, longestUploadPause, func() error { return r.clean(ctx, p) }) // it makes room
+	r.mu.Lock()
+	well := t.uploads.err == nil && t.deletes.err == nil
+	r.mu.Unlock()
+	if well { // it puts more there before it deletes
+		r.try(ctx, &t.compacts, longestFullPause, func() error { return r.compactTier(ctx, topic, p) })
 	}
+}
+
+// try does a part of what is to be done for the tier, unless that waits, and notes how it went.
+// full is the longest pause if the store has no room.
+func (r *Records) try(ctx context.Context, a *attempts, full time.Duration, do func() error) {
+	r.mu.Lock()
+	waits := a.wait()
+	r.mu.Unlock()
+	if waits || ctx.Err() != nil {
+		return
+	}
+	failed := do()
 	if failed != nil && ctx.Err() != nil {
 		return // it does not lead any more, or is closed
 	}
 	r.mu.Lock()
-	t := &r.tiering
-	news := failed != nil && t.err == nil
-	if t.err = failed; failed == nil {
-		t.pause = 0
-	} else {
-		t.pause = min(max(2*t.pause, uploadPause), longestUploadPause)
-		t.until = time.Now().Add(t.pause)
-	}
+	news := a.ended(failed, full)
 	r.mu.Unlock()
 	if failed != nil {
 		r.env.Tier.UploadErrors.Add(1)
@@ -213,6 +259,17 @@ func (r *Records) tend(ctx context.Context) {
 	if news {
 		r.env.Logger.Warn("the tier's store fails; records stay here until it works again", "partition", r.ID, "store", r.env.Tier.Store.String(), "error", failed)
 	}
+}
+
+// clean deletes what is in the store and need not be there.
+func (r *Records) clean(ctx context.Context, p *proposer) error {
+	// What is named is listed before what is not is deleted.
+	listed := r.list(ctx, p)
+	err := r.deleteGone(ctx, p)
+	if err == nil && listed != nil && ctx.Err() == nil {
+		listed = r.list(ctx, p) // there may be room now
+	}
+	return errors.Join(listed, err, r.deleteOrphans(ctx, p))
 }
 
 // setTiering notes whether somebody is at the partition's tier; changed is false if that was known.
@@ -312,7 +369,8 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 	if err != nil {
 		return err
 	}
-	segment, err := r.fill(ctx, u, from, to, lastWrite)
+	compacted := topic.Compacted(env.TopicDefaults)
+	segment, err := r.fill(ctx, u, from, to, lastWrite, compacted)
 	r.stepOfCopy("uploaded")
 	if err != nil {
 		r.abandon(u)
@@ -321,7 +379,7 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 		}
 		return err
 	}
-	if topic.Compacted(env.TopicDefaults) {
+	if compacted {
 		segment.Clean = clean
 	}
 	if named, err := r.name(ctx, p, u, fsm.TierAddCommand(segment, horizon)); !named {
@@ -362,8 +420,10 @@ func (r *Records) name(ctx context.Context, p *proposer, u *tier.Upload, command
 // aborted transactions of after do not fit together.
 var errRewritten = errors.New("the segments were compacted meanwhile")
 
-// fill reads offsets of this replica's log into an upload.
-func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset, lastWrite int64) (s fsm.TieredSegment, err error) {
+// fill reads offsets of this replica's log into an upload. Where that is compacted what is
+// committed goes there as records of no transaction: replicas let go of it, and then its marker,
+// which may be far behind, goes as that of a transaction of which nothing is left.
+func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset, lastWrite int64, compacted bool) (s fsm.TieredSegment, err error) {
 	rewritten := r.Log.Rewritten()
 	r.mu.Lock()
 	seen := r.seen
@@ -380,6 +440,11 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 		return s, err
 	}
 	u.Epoch(first, from)
+	aborted, err := r.aborted(seen, from, to)
+	if err != nil {
+		return s, err
+	}
+	isAborted := whetherAborted(aborted)
 	for fsm.Offset(reader.Expected()) < to {
 		if err := ctx.Err(); err != nil {
 			return s, err
@@ -413,15 +478,14 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 				r.keeper.ReadFailed(r.Replica, err, 0)
 				return s, err
 			}
+			if compacted && !isAborted(batch.Header()) {
+				batch = batch.OutsideTransaction()
+			}
 			if err := u.Add(ctx, batch, e.Next); err != nil {
 				return s, err
 			}
 		}
 		reader.Passed(int64(e.Next))
-	}
-	aborted, err := r.aborted(seen, from, to)
-	if err != nil {
-		return s, err
 	}
 	if rewritten != r.Log.Rewritten() {
 		return s, errRewritten
@@ -431,7 +495,7 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 
 // list puts a list of what is named into the store, for who has lost the partition's log (List in
 // cluster/tier), if there is none yet of this leadership or it has changed.
-func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) list(ctx context.Context, p *proposer) error {
 	r.mu.Lock()
 	seen, listed := r.seen, r.tiering.listed
 	known := r.tiering.listedTerm == p.term
@@ -455,7 +519,12 @@ func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
 	r.stepOfCopy("listed")
 	term := p.term
 	if err != nil {
-		next, term = nil, 0 // lists of before may be left: all are looked for next time
+		if next == nil || !errors.Is(err, tier.ErrFull) || !r.goneIsDue() || r.env.Tier.DropLists(ctx, r.ID, p.term) != nil {
+			term = 0 // lists of before may be left: all are looked for next time
+		}
+		// Else what would make room is named by the list of before, and that has made way: for a
+		// moment there is none, until what is gone has been deleted.
+		next = nil
 		err = fmt.Errorf("a list of what is in the tier: %w", err)
 	}
 	r.mu.Lock()
@@ -464,6 +533,17 @@ func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
 	return err
 }
 
+// goneIsDue reports whether there is something to delete.
+func (r *Records) goneIsDue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gone := r.state.TieredGone()
+	return len(gone) > 0 && due(gone[0])
+}
+
+// due reports whether a segment has not been named for so long that its objects can go.
+func due(g fsm.GoneSegment) bool { return time.Now().UnixMilli()-g.At >= tierGrace.Milliseconds() }
+
 // sameList reports whether two lists name the same, of a log that starts at the same offset.
 func sameList(a, b *tier.List) bool {
 	return a.Start == b.Start && slices.EqualFunc(a.Segments, b.Segments, func(a, b fsm.TieredSegment) bool { return a.ID == b.ID })
@@ -471,21 +551,24 @@ func sameList(a, b *tier.List) bool {
 
 // deleteGone deletes the objects of segments that are not named any more, not even by the newest
 // list.
-func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) deleteGone(ctx context.Context, p *proposer) error {
 	storing, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	r.mu.Lock()
-	gone, listed := r.state.TieredGone(), map[uint64]bool{}
+	gone, listed, known := r.state.TieredGone(), map[uint64]bool{}, r.tiering.listedTerm == p.term
 	if l := r.tiering.listed; l != nil {
 		for _, s := range l.Segments {
 			listed[s.ID] = true
 		}
 	}
 	r.mu.Unlock()
+	if !known {
+		return nil // nobody knows what the newest list names
+	}
 	var done []fsm.GoneSegment
 	var err error
 	for _, g := range gone {
-		if len(done) == deleteAtOnce || listed[g.ID] || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
+		if len(done) == deleteAtOnce || listed[g.ID] || !due(g) {
 			break
 		}
 		if len(done) == 0 {
@@ -507,7 +590,7 @@ func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) err
 }
 
 // deleteOrphans deletes the objects that nobody will name, once in a leadership and then at times.
-func (r *Records) deleteOrphans(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+func (r *Records) deleteOrphans(ctx context.Context, p *proposer) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	r.mu.Lock()

@@ -60,7 +60,7 @@ func (r *Records) compactTier(ctx context.Context, topic *fsm.Topic, p *proposer
 		if err := r.upload(ctx, topic, p); err != nil {
 			return err
 		}
-		if err := r.list(ctx, topic, p); err != nil {
+		if err := r.list(ctx, p); err != nil {
 			return err
 		}
 		was, is, err := r.rewriteTier(ctx, p, group, to, keys, began.UnixMilli()-settings.deleteRetention)

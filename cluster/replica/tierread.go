@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/tier"
@@ -39,11 +40,13 @@ func (r *Records) readTier(ctx context.Context, patience time.Duration, slice *f
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
+	// What this replica has itself is not fetched ahead.
+	away := seen.tiered[:sort.Search(len(seen.tiered), func(i int) bool { return !r.away(seen, seen.tiered[i].First) })]
 	for at := from; ; {
 		if !r.away(seen, at) {
 			return at, nil
 		}
-		read, err := r.env.Tier.Read(ctx, r.ID, seen.tiered, at, maxBytes, func(n int) []byte {
+		read, err := r.env.Tier.Read(ctx, r.ID, away, at, maxBytes, func(n int) []byte {
 			slice.Batches, slice.Done = memoryFor(n)
 			return slice.Batches
 		})

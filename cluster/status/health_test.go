@@ -100,6 +100,7 @@ func (s *seen) ID() fsm.PartitionID              { return s.id }
 func (s *seen) Bounds() (start, next fsm.Offset) { return 2, 10 }
 func (s *seen) Transactions() Transactions       { return s.open }
 func (s *seen) Tier() *admin.TierStatus          { return nil }
+func (s *seen) Unseen() string                   { return "" }
 
 func (s *seen) Compaction() Compaction {
 	return Compaction{Compacted: true, DirtyRatio: 0.25, Waits: true}

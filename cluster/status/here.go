@@ -57,6 +57,8 @@ type Replica interface {
 	Compaction() Compaction
 	// Tier says what of the partition is in the tier; nil if that was never used.
 	Tier() *admin.TierStatus
+	// Unseen says what of its tier this node does not see in its store; "": nothing is known.
+	Unseen() string
 	Bytes() int64                  // of its log
 	CatchUp() *admin.CatchUpStatus // nil unless it is being copied
 }

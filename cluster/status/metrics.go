@@ -39,12 +39,13 @@ var (
 	metricTier       = prometheus.NewDesc("trimaran_tier_bytes", "Bytes of the records of a partition that this node leads that are in the tier.", []string{"topic", "partition"}, nil)
 	metricTierLag    = prometheus.NewDesc("trimaran_tier_waiting_bytes", "Bytes of closed segments of a partition that this node leads that are still to go there.", []string{"topic", "partition"}, nil)
 	metricWaiting    = prometheus.NewDesc("trimaran_compactions_waiting_count", "Replicas on this node that have not carried out a compaction that is decided.", nil, nil)
+	metricUnseen     = prometheus.NewDesc("trimaran_tier_unseen_count", "Replicas on this node of whose tier the node does not see something in its store; what they have of that they keep.", nil, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate, metricDirty, metricTier, metricTierLag, metricWaiting} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate, metricDirty, metricTier, metricTierLag, metricWaiting, metricUnseen} {
 		to <- d
 	}
 }
@@ -55,7 +56,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	short := c.Shortcomings()
-	running, waiting := 0, 0
+	running, waiting, unseen := 0, 0, 0
 	transactions, late, oldest := 0, 0, time.Duration(0)
 	topics := c.Here.Topics()
 	here := c.Presence.Here(topics)
@@ -87,6 +88,9 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 					waiting++
 				}
 			}
+			if r.Unseen() != "" {
+				unseen++
+			}
 			if !r.ServesAsLeader() {
 				continue
 			}
@@ -105,6 +109,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricOldest, oldest.Seconds())
 	gauge(metricLate, float64(late))
 	gauge(metricWaiting, float64(waiting))
+	gauge(metricUnseen, float64(unseen))
 	shards, led := 0, 0
 	for _, r := range c.Here.Running() {
 		if r.ID().Topic != fsm.GroupShardsID {

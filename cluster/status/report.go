@@ -45,6 +45,7 @@ func (o *Overview) Report() calls.NodeReport {
 			if said.Leads {
 				said.Tier = t
 			}
+			said.Unseen = r.Unseen()
 		}
 		report.Replicas[r.ID().String()] = said
 	}

@@ -201,7 +201,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes 
 			} else {
 				replica.Error = r.Hurt
 			}
-			replica.Bytes, replica.Compaction = r.Bytes, r.Compaction
+			replica.Bytes, replica.Compaction, replica.Unseen = r.Bytes, r.Compaction, r.Unseen
 			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
 		}
 		s.Replicas = append(s.Replicas, replica)

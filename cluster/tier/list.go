@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -38,6 +39,9 @@ const (
 	listEnd   = ".list"
 	// maxList bounds a list, in bytes.
 	maxList = 16 << 20
+	// maxListed bounds the keys of a partition that are looked at for its list, in a store that
+	// nobody vouches for: several times what a leader would ever put there.
+	maxListed = 8 << 20
 )
 
 func listKey(id fsm.PartitionID, n name) string { return partitionDir(id) + n.String() + listEnd }
@@ -121,7 +125,7 @@ func (t *Tier) DropLists(ctx context.Context, id fsm.PartitionID, term fsm.Term)
 
 // dropLists deletes the lists of a partition but those that keep says yes to.
 func (t *Tier) dropLists(ctx context.Context, id fsm.PartitionID, keep func(name) bool) error {
-	names, _, err := lists(ctx, t.Store, id)
+	names, _, err := lists(ctx, t.Store, id, math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -136,11 +140,16 @@ func (t *Tier) dropLists(ctx context.Context, id fsm.PartitionID, keep func(name
 	return nil
 }
 
-// lists gives the names of a partition's lists, and whether there is anything else of it.
-func lists(ctx context.Context, store Store, id fsm.PartitionID) (names map[name]bool, others bool, err error) {
+// lists gives the names of a partition's lists, maxOrphans of them at most, and whether there is
+// anything else of it. A store that lists more than most keys is an error.
+func lists(ctx context.Context, store Store, id fsm.PartitionID, most int) (names map[name]bool, others bool, err error) {
 	dir := partitionDir(id)
 	names = map[name]bool{}
+	listed := 0
 	err = store.List(ctx, dir, func(key string) error {
+		if listed++; listed > most {
+			return fmt.Errorf("%w: the store lists more than %d keys below %s", ErrDamaged, most, dir)
+		}
 		rest, ok := strings.CutPrefix(key, dir)
 		if !ok {
 			return fmt.Errorf("the store lists %q, which does not begin with %q", key, dir)
@@ -170,9 +179,12 @@ var ErrUnlisted = errors.New("has segments and no list of them")
 // List gives the newest list of a partition; nil: it has nothing in the tier. The error may wrap
 // ErrUnlisted.
 func (r Remains) List(ctx context.Context, id fsm.PartitionID) (*List, error) {
-	names, others, err := lists(ctx, r.Store, id)
+	names, others, err := lists(ctx, r.Store, id, maxListed)
 	if err != nil {
 		return nil, err
+	}
+	if len(names) >= maxOrphans {
+		return nil, fmt.Errorf("%w: the store has %d lists below %s or more, and there should be one", ErrDamaged, maxOrphans, partitionDir(id))
 	}
 	newest := List{}
 	for n := range names {
@@ -206,31 +218,33 @@ type Piece struct {
 	Sum         [sha256.Size]byte
 }
 
-// Pieces gives the objects of a segment, ascending, as its index says, which is checked.
-func (r Remains) Pieces(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment) (pieces []Piece, err error) {
+// Pieces gives the objects of a segment, ascending, as its index says, which is checked, and the
+// transactions that were aborted and have records in them, or reach over them. What belongs to
+// another transaction was committed, whether or not the marker is still there.
+func (r Remains) Pieces(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment) (pieces []Piece, aborted []fsm.AbortedTransaction, err error) {
 	key := indexKey(id, nameOf(s))
 	if s.IndexBytes > maxIndex {
-		return nil, fmt.Errorf("%s %w: an index of %d bytes", key, ErrDamaged, s.IndexBytes)
+		return nil, nil, fmt.Errorf("%s %w: an index of %d bytes", key, ErrDamaged, s.IndexBytes)
 	}
 	data, err := r.Store.Get(ctx, key, s.IndexBytes)
 	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%s, which is named, %w: does somebody delete there, or does the cluster run?", key, err)
+		return nil, nil, fmt.Errorf("%s, which is named, %w: does somebody delete there, or does the cluster run?", key, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, nil, fmt.Errorf("%s: %w", key, err)
 	}
 	if !same(data, s.IndexBytes, s.IndexSum) {
-		return nil, fmt.Errorf("%s %w: another sum is named", key, ErrDamaged)
+		return nil, nil, fmt.Errorf("%s %w: another sum is named", key, ErrDamaged)
 	}
 	x, err := parseIndex(data)
 	if err == nil && !x.of(s) {
 		err = fmt.Errorf("%w: the index of offsets %d to %d is of %d to %d", ErrDamaged, s.First, s.Next, x.first, x.next)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, nil, fmt.Errorf("%s: %w", key, err)
 	}
 	for i, p := range x.pieces {
 		pieces = append(pieces, Piece{Key: pieceKey(id, nameOf(s), i), First: x.startOf(i), Next: p.next, Bytes: p.bytes, Sum: p.sum})
 	}
-	return pieces, nil
+	return pieces, x.aborted, nil
 }

@@ -10,11 +10,15 @@ import (
 // Methods may be called concurrently, and may take as long as their context allows.
 type Store interface {
 	// Put stores an object as a whole or not at all. The error wraps ErrExists if there is one with
-	// that key and the store can tell; one that cannot tell stores it again.
+	// that key and the store can tell; one that cannot tell stores it again. It wraps ErrFull
+	// where the store has no room, and says so.
 	Put(ctx context.Context, key string, data []byte) error
 	// Get gives an object. The error wraps ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Size gives how many bytes an object has, without reading it. The error wraps ErrNotFound
+	// where there is none.
+	Size(ctx context.Context, key string) (int64, error)
 	// List calls each for the keys that begin with prefix, in any order, for some perhaps more than
 	// once. It may lack what was put a moment ago, and still have what was deleted.
 	List(ctx context.Context, prefix string, each func(key string) error) error
@@ -42,6 +46,8 @@ func compare(ctx context.Context, store Store, key string, data []byte) (bool, e
 var (
 	// ErrExists says that there is an object with that key.
 	ErrExists = errors.New("is there already")
+	// ErrFull says that the store has no room.
+	ErrFull = errors.New("there is no room in the store")
 	// ErrNotFound says that there is none.
 	ErrNotFound = errors.New("is not there")
 	// ErrDamaged says that an object is not what was put there.

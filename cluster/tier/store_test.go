@@ -17,11 +17,15 @@ type memStore struct {
 	hidden  map[string]bool // not listed yet
 	// fail is asked before each call; its error is that of the call.
 	fail func(op, key string) error
+	// lost, if not nil, is asked when an object was stored; its error is that of the call.
+	lost func(key string) error
 	// change changes what is given.
 	change func(key string, data []byte) []byte
 	// gate, if not nil, is waited for by Get.
 	gate chan struct{}
 	gets int
+	// sizes counts who asked for one.
+	sizes int
 }
 
 func newMemStore() *memStore {
@@ -47,6 +51,9 @@ func (s *memStore) Put(_ context.Context, key string, data []byte) error {
 		return fmt.Errorf("%s %w", key, ErrExists)
 	}
 	s.objects[key] = bytes.Clone(data)
+	if s.lost != nil {
+		return s.lost(key)
+	}
 	return nil
 }
 
@@ -78,6 +85,20 @@ func (s *memStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 		return nil, errors.New("too large")
 	}
 	return bytes.Clone(data), nil
+}
+
+func (s *memStore) Size(_ context.Context, key string) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sizes++
+	if err := s.failing("size", key); err != nil {
+		return 0, err
+	}
+	data, ok := s.objects[key]
+	if !ok {
+		return 0, fmt.Errorf("%s %w", key, ErrNotFound)
+	}
+	return int64(len(data)), nil
 }
 
 func (s *memStore) List(_ context.Context, prefix string, each func(string) error) error {

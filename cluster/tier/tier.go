@@ -82,6 +82,7 @@ type Tier struct {
 	fetches chan struct{} // capacity fetchesAtOnce
 	ahead   chan struct{} // capacity aheadAtOnce
 	sums    chan struct{} // capacity half of the processors, 1 at least
+	looks   chan struct{} // capacity looksLeft
 	uploads *rate.Limiter // of bytes
 	running sync.WaitGroup
 
@@ -129,6 +130,7 @@ func Open(ctx context.Context, config Config) (*Tier, error) {
 		Config:  config, ctx: ctx, cache: newCache(config.FS, config.Dir, config.CacheBytes),
 		fetches: make(chan struct{}, fetchesAtOnce), ahead: make(chan struct{}, aheadAtOnce),
 		sums:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		looks:   make(chan struct{}, looksLeft),
 		flights: map[string]*flight{}, failed: map[string]failure{}, indexes: map[string]*index{},
 	}, nil
 }

@@ -732,7 +732,7 @@ func TestTheNewestListCounts(t *testing.T) {
 	}
 	next := f.segments[0].First
 	for _, s := range got.Segments {
-		pieces, err := r.Pieces(ctx, testPartition, s)
+		pieces, _, err := r.Pieces(ctx, testPartition, s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -771,5 +771,107 @@ func TestTheNewestListCounts(t *testing.T) {
 	}
 	if err := f.DropLists(ctx, testPartition, 4); err != nil || lists() != 0 {
 		t.Errorf("%d lists are left, %v", lists(), err)
+	}
+}
+
+// endless lists a key again and again.
+type endless struct {
+	*memStore
+	key string
+}
+
+func (s endless) List(_ context.Context, prefix string, each func(string) error) error {
+	for {
+		if err := each(prefix + s.key); err != nil {
+			return err
+		}
+	}
+}
+
+// TestAListThatDoesNotEnd: who looks at a store that nobody vouches for comes to an end.
+func TestAListThatDoesNotEnd(t *testing.T) {
+	r := Remains{endless{newMemStore(), "x"}}
+	if _, err := r.List(context.Background(), testPartition); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "keys below") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTooManyLists: which of them is the newest cannot be known where not all are looked at.
+func TestTooManyLists(t *testing.T) {
+	store := newMemStore()
+	for i := range maxOrphans {
+		store.objects[listKey(testPartition, name{0, 1, uint64(i + 1)})] = nil
+	}
+	if _, err := (Remains{store}).List(context.Background(), testPartition); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "lists below") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestHolds: a store has a segment if it has all its objects, as they were put there; no piece is
+// read for it.
+func TestHolds(t *testing.T) {
+	f := newFixture(t, 1<<20, 500)
+	ctx := context.Background()
+	f.fill(1, 50, 100)
+	s := f.segments[0]
+	if err := f.Holds(ctx, testPartition, s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Pieces < 2 {
+		t.Fatalf("%d pieces", s.Pieces)
+	}
+	f.store.gets, f.store.sizes = 0, 0
+	if err := f.Holds(ctx, testPartition, s); err != nil || f.store.gets != 1 || f.store.sizes != int(s.Pieces) {
+		t.Errorf("%v after %d objects that were read and %d of %d that were asked for", err, f.store.gets, f.store.sizes, s.Pieces)
+	}
+	broken := errors.New("503")
+	for what, test := range map[string]struct {
+		spoil func(key string)
+		want  error
+	}{
+		"not there":   {func(key string) { delete(f.store.objects, key) }, ErrNotFound},
+		"cut":         {func(key string) { f.store.objects[key] = f.store.objects[key][1:] }, ErrDamaged},
+		"not to tell": {func(key string) { f.store.fail = func(_, k string) error { return map[string]error{key: broken}[k] } }, broken},
+	} {
+		for _, key := range []string{indexKey(testPartition, nameOf(s)), pieceKey(testPartition, nameOf(s), 0), pieceKey(testPartition, nameOf(s), int(s.Pieces)-1)} {
+			was := f.store.objects[key]
+			test.spoil(key)
+			if err := f.Holds(ctx, testPartition, s); !errors.Is(err, test.want) {
+				t.Errorf("%s is %s: %v", key, what, err)
+			}
+			f.store.objects[key], f.store.fail = was, nil
+		}
+	}
+}
+
+// TestALostAnswer: an object that is there is there, whatever its upload was told, and counts.
+func TestALostAnswer(t *testing.T) {
+	f := newFixture(t, 1<<20, 500)
+	f.store.lost = func(string) error { return errors.New("the connection is cut") }
+	if err := f.Claim(context.Background()); err == nil {
+		t.Error("who it belongs to is not put like a segment")
+	}
+	f.fill(1, 50, 100)
+	all := int64(0)
+	for key, data := range f.store.objects {
+		if strings.HasPrefix(key, segmentsDir) {
+			all += int64(len(data))
+		}
+	}
+	if got := f.Uploaded.Load(); got != all || all < f.segments[0].Bytes {
+		t.Errorf("%d bytes are counted of %d", got, all)
+	}
+	// What cannot be read back was put there, too.
+	f.store.lost, f.store.fail = nil, func(op, key string) error {
+		if op == "get" && strings.HasSuffix(key, pieceEnd) {
+			return errors.New("503")
+		}
+		return nil
+	}
+	if err := f.put(rand.New(rand.NewPCG(3, 4)), 1, 100); err == nil {
+		t.Fatal("a segment is named that was not read back")
+	}
+	if got := f.Uploaded.Load(); got <= all {
+		t.Errorf("%d bytes are counted, as before", got)
 	}
 }

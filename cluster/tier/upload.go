@@ -144,8 +144,15 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	defer cancel()
 	// An attempt that seemed to fail may have stored it; nobody else has the name.
 	if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
-		return err
+		if size, gone := t.Store.Size(ctx, key); gone != nil || size != int64(len(data)) {
+			return err
+		}
+		// Where it lies the store may have failed to make sure that it stays.
+		if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
+			return err
+		}
 	}
+	t.Uploaded.Add(int64(len(data)))
 	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
 	// is then below the mount point, of this node alone. If it is back it is read back, too.
 	if err := t.there(ctx); err != nil {
@@ -158,6 +165,5 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	if !same {
 		return fmt.Errorf("%s %w: %d bytes were put there, and what comes back is something else", key, ErrDamaged, len(data))
 	}
-	t.Uploaded.Add(int64(len(data)))
 	return nil
 }

@@ -188,7 +188,7 @@ func tierRows(status *admin.Status) [][]string {
 	rows := [][]string{{"IN THE TIER", "PARTITIONS", "SEGMENTS", "RECORDS", "STILL TO GO THERE", "TO BE DELETED", "WHY NOT"}}
 	for _, t := range status.Topics {
 		var sum admin.TierStatus
-		partitions, failed := 0, ""
+		partitions, failed, unseen := 0, "", ""
 		for _, p := range t.Partitions {
 			if p.Tier == nil {
 				continue
@@ -197,9 +197,14 @@ func tierRows(status *admin.Status) [][]string {
 			sum.Segments, sum.Bytes = sum.Segments+p.Tier.Segments, sum.Bytes+p.Tier.Bytes
 			sum.Waiting, sum.ToDelete = sum.Waiting+p.Tier.Waiting, sum.ToDelete+p.Tier.ToDelete
 			failed = cmp.Or(failed, p.Tier.Error)
+			for _, r := range p.Replicas {
+				if r.Unseen != "" {
+					unseen = cmp.Or(unseen, fmt.Sprintf("node %s: %s", r.Node, r.Unseen))
+				}
+			}
 		}
 		if partitions > 0 {
-			rows = append(rows, []string{t.Name, fmt.Sprint(partitions), fmt.Sprint(sum.Segments), showBytes(sum.Bytes), showBytes(sum.Waiting), fmt.Sprint(sum.ToDelete), orDash(failed)})
+			rows = append(rows, []string{t.Name, fmt.Sprint(partitions), fmt.Sprint(sum.Segments), showBytes(sum.Bytes), showBytes(sum.Waiting), fmt.Sprint(sum.ToDelete), orDash(cmp.Or(failed, unseen))})
 		}
 	}
 	return rows

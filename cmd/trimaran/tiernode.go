@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -83,6 +84,12 @@ func (s tierStore) Get(ctx context.Context, key string, limit int64) ([]byte, er
 	return data, ofTier(err)
 }
 
+// Size implements tier.Store.
+func (s tierStore) Size(ctx context.Context, key string) (int64, error) {
+	bytes, err := s.Store.Size(ctx, key)
+	return bytes, ofTier(err)
+}
+
 // Same implements tier.Comparer.
 func (s tierStore) Same(ctx context.Context, key string, data []byte) (bool, error) {
 	is, err := s.Store.Same(ctx, key, data)
@@ -99,6 +106,8 @@ func ofTier(err error) error {
 	switch {
 	case errors.Is(err, backup.ErrExists):
 		return fmt.Errorf("%w: %w", tier.ErrExists, err)
+	case errors.Is(err, backup.ErrFull):
+		return fmt.Errorf("%w: %w", tier.ErrFull, err)
 	case errors.Is(err, backup.ErrNotFound):
 		return fmt.Errorf("%w: %w", tier.ErrNotFound, err)
 	}
@@ -109,14 +118,22 @@ func ofTier(err error) error {
 type tierRemains struct {
 	tier.Remains
 	store backup.Store
+	// pieces counts the objects that lists have named, of which each takes memory.
+	pieces atomic.Int64
+	// aborted counts the aborted transactions that indexes have named.
+	aborted atomic.Int64
 }
 
+// mostTierPieces bounds the objects of one restore, as a manifest does: they are 16 TiB of 8 MiB.
+// It bounds aborted transactions as well.
+const mostTierPieces = 2 << 20
+
 func newTierRemains(url string) (*tierRemains, error) {
-	store, err := backup.Open(url)
+	store, err := backup.OpenReadBack(url) // its lists take no memory
 	if err != nil {
 		return nil, err
 	}
-	return &tierRemains{tier.Remains{Store: tierStore{store}}, store}, nil
+	return &tierRemains{Remains: tier.Remains{Store: tierStore{store}}, store: store}, nil
 }
 
 // Owner implements backup.Tier.
@@ -148,16 +165,27 @@ func (t *tierRemains) Log(ctx context.Context, topic fsm.TopicID, partition int3
 	if err != nil || l == nil {
 		return nil, t.named(err)
 	}
-	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch())}
+	compacted := false
 	for _, s := range l.Segments {
-		log.Compacted = log.Compacted || s.Clean > 0
-		pieces, err := t.Pieces(ctx, id, s)
+		compacted = compacted || s.Clean > 0
+		if n := t.pieces.Add(int64(s.Pieces)); n > mostTierPieces {
+			return nil, t.named(fmt.Errorf("its lists name %d objects or more, and this program takes %d at most in one restore: restore some topics at a time (--topic)", n, mostTierPieces))
+		}
+	}
+	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch()), Compacted: compacted}
+	for _, s := range l.Segments {
+		pieces, aborted, err := t.Pieces(ctx, id, s)
 		if err != nil {
 			return nil, t.named(err)
 		}
+		if !log.Compacted {
+			aborted = nil // their markers are there, as all others are
+		} else if n := t.aborted.Add(int64(len(aborted))); n > mostTierPieces {
+			return nil, t.named(fmt.Errorf("its indexes name %d aborted transactions or more, and this program takes %d at most in one restore: restore some topics at a time (--topic)", n, mostTierPieces))
+		}
 		for _, p := range pieces {
 			log.Objects = append(log.Objects, backup.TierObject{
-				Key: p.Key, First: int64(p.First), Next: int64(p.Next), Bytes: p.Bytes, Sum: p.Sum, MaxEpoch: int32(s.LastEpoch),
+				Key: p.Key, First: int64(p.First), Next: int64(p.Next), Bytes: p.Bytes, Sum: p.Sum, MaxEpoch: int32(s.LastEpoch), Aborted: aborted,
 			})
 		}
 		// The last records of a segment may be gone.
