@@ -25,8 +25,8 @@ type claim struct {
 // sweep looks for claims between from and limit. At each multiple of 8 bytes behind from, look is
 // given the bytes there, size of them unless the file ends before, and says whether they are a
 // claim; one that ends beyond limit counts as none. good is given those whose CRC is right, in the
-// order in which they end, and says whether to go on. No claim begins with eight zeros: most of what
-// is swept was allocated ahead, and look need not be given that.
+// order in which they end, and says whether to go on. No claim begins with eight zeros: most of
+// what is swept was allocated ahead, and look need not be given that.
 //
 // A CRC over some bytes follows from that of all bytes up to their first and that of all up to
 // their last. So each byte is hashed once, but for what skip names, however many claims reach over

@@ -208,7 +208,8 @@ func check(h holding) {
 	}
 }
 
-// wrong says why a goroutine must not take a mutex of a class; "": it may. The slot's mutex is held.
+// wrong says why a goroutine must not take a mutex of a class; "": it may. The slot's mutex is
+// held.
 func (s *slot) wrong(g int64, c class) string {
 	for i := range s.held {
 		h := &s.held[i]
