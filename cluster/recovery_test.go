@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/lostquorum"
-	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -615,7 +613,7 @@ func testARecoveryGoesOnWhereverItWasCut(t *testing.T, every int) {
 	}
 	before := disk.files()
 	for steps, cut := 0, true; cut; steps += every {
-		disk.mem = copied(t, before)
+		disk.mem = before.Copy()
 		cut = false
 		r := c.stopped(0)
 		disk.light(steps, func() {
@@ -676,29 +674,6 @@ func testARecoveryGoesOnWhereverItWasCut(t *testing.T, every int) {
 	c.ready()
 	c.mustAppend(0, id, "after")
 	c.wantEverywhere(id, append(want, "after"))
-}
-
-// copied gives a disk with what is on another one, all of it on stable storage.
-func copied(t *testing.T, from *vfs.Mem) *vfs.Mem {
-	t.Helper()
-	to := vfs.NewMem()
-	var walk func(dir string) error
-	walk = func(dir string) error {
-		entries, err := from.List(dir)
-		for _, e := range entries {
-			path := filepath.Join(dir, e.Name)
-			if e.Dir {
-				err = errors.Join(err, to.MkdirAll(path), walk(path))
-			} else {
-				err = errors.Join(err, copyFile(from, path, to, path))
-			}
-		}
-		return errors.Join(err, to.SyncDir(dir))
-	}
-	if err := walk("/"); err != nil {
-		t.Fatal(err)
-	}
-	return to
 }
 
 // TestATopicWithATierIsRecovered: one of three nodes is left, and a part of the records lies in the

@@ -70,9 +70,14 @@ func (p *placer) commandOf(view *fsm.Topics, request admin.Request) (command fsm
 func (p *placer) canLeave(view *fsm.Topics, node fsm.Node) error {
 	here := p.here(view)
 	others := 0
+	var away []fsm.NodeID
 	for _, other := range view.Nodes() {
-		if other.ID != node.ID && here[other.ID] && other.State == fsm.NodeActive {
+		switch {
+		case other.ID == node.ID || other.State != fsm.NodeActive:
+		case here[other.ID]:
 			others++
+		default:
+			away = append(away, other.ID)
 		}
 	}
 	var topics []string
@@ -87,8 +92,12 @@ func (p *placer) canLeave(view *fsm.Topics, node fsm.Node) error {
 			more = fmt.Sprintf(" and %d more", len(topics)-5)
 			topics = topics[:5]
 		}
-		return fmt.Errorf("%w: without node %s there are %d nodes for replicas, and topics have more: %q%s; add a node, or lower their replication factor",
-			outcome.ErrInvalidAssignment, node.ID, others, topics, more)
+		remedy := "add a node, or lower their replication factor"
+		if len(away) > 0 {
+			remedy = fmt.Sprintf("the catalog's leader does not reach %s now: bring it back, or %s", nodeList(away), remedy)
+		}
+		return fmt.Errorf("%w: without node %s there are %d nodes for replicas, and topics have more: %q%s; %s",
+			outcome.ErrInvalidAssignment, node.ID, others, topics, more, remedy)
 	}
 	if others == 0 {
 		return fmt.Errorf("%w: node %s is the only one", outcome.ErrInvalidAssignment, node.ID)

@@ -175,6 +175,18 @@ func TestWhatAnOperatorAsksForIsChecked(t *testing.T) {
 	}
 }
 
+// Who reads that there are too few nodes, and has started enough, is to learn which of them are not
+// reached.
+func TestARefusalNamesWhoIsAway(t *testing.T) {
+	x := newPlacing(t, "n1", "n2", "n3", "n4")
+	x.topic("three", []fsm.NodeID{"n1", "n2", "n3"})
+	x.away["n4"] = true
+	_, err := x.pl.administer(x.m.view.Load(), admin.Request{Op: admin.OpDecommission, Node: "n3"})
+	if err == nil || !strings.Contains(err.Error(), "does not reach n4 now") {
+		t.Error(err)
+	}
+}
+
 // Leaving twice is leaving once, and who has left is no node that never was.
 func TestWhatIsDoneIsDone(t *testing.T) {
 	x := newPlacing(t, "n1", "n2", "n3", "n4")

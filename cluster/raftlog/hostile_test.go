@@ -169,9 +169,17 @@ func TestASweepFindsWhatIsGood(t *testing.T) {
 		content[i] = byte(random.Uint32())
 	}
 	const from = 24
+	for range 20 { // allocated ahead
+		at := random.IntN(len(content))
+		clear(content[at:min(at+random.IntN(6*zeroStep), len(content))])
+	}
+	zero := func(at int64) bool { return isZeroWord(content[at:]) }
 	claimed := map[int64]claim{}
 	want := map[int64]bool{}
 	for at := int64(from); at+16 < int64(len(content)); at += frameAlign * (1 + random.Int64N(40)) {
+		if zero(at) {
+			continue
+		}
 		reach := []int64{9, 1000, 2 * walkChunk, int64(len(content))}[random.IntN(4)]
 		c := claim{at: at, skip: uint8(4 + 4*random.IntN(2)), to: at + 8 + random.Int64N(reach), tag: uint64(at)}
 		if c.to <= int64(len(content)) {
@@ -182,12 +190,13 @@ func TestASweepFindsWhatIsGood(t *testing.T) {
 		}
 		claimed[at] = c
 	}
-	got := map[int64]bool{}
+	got, looked := map[int64]bool{}, map[int64]bool{}
 	end := int64(0)
 	hashed, err := sweep(bytes.NewReader(content), from, int64(len(content)), 16, func(at int64, b []byte) (claim, bool) {
 		if !bytes.Equal(b, content[at:min(at+16, int64(len(content)))]) {
 			t.Fatalf("at %d it sees %x", at, b)
 		}
+		looked[at] = true
 		c, ok := claimed[at]
 		return c, ok
 	}, func(c claim) bool {
@@ -200,6 +209,18 @@ func TestASweepFindsWhatIsGood(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	passed := 0
+	for at := int64(from); at < int64(len(content)); at += frameAlign {
+		if !looked[at] && !zero(at) {
+			t.Fatalf("what is at %d is not looked at", at)
+		}
+		if !looked[at] {
+			passed++
+		}
+	}
+	if passed == 0 {
+		t.Error("zeros are looked at, too")
 	}
 	for at, good := range want {
 		if got[at] != good {

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -24,7 +25,8 @@ type claim struct {
 // sweep looks for claims between from and limit. At each multiple of 8 bytes behind from, look is
 // given the bytes there, size of them unless the file ends before, and says whether they are a
 // claim; one that ends beyond limit counts as none. good is given those whose CRC is right, in the
-// order in which they end, and says whether to go on.
+// order in which they end, and says whether to go on. No claim begins with eight zeros: most of
+// what is swept was allocated ahead, and look need not be given that.
 //
 // A CRC over some bytes follows from that of all bytes up to their first and that of all up to
 // their last. So each byte is hashed once, but for what skip names, however many claims reach over
@@ -59,6 +61,10 @@ func sweep(r io.ReaderAt, from, limit int64, size int, look func(at int64, b []b
 					return hashed, nil
 				}
 			}
+			if next := at + zeroStep; (at-base)%zeroStep == 0 && next <= end && (len(open) == 0 || open[0].to > next) && bytes.Equal(buf[at-base:next-base], zeros[:]) {
+				at = next - frameAlign
+				continue
+			}
 			c, ok := look(at, buf[at-base:min(at-base+int64(size), int64(n))])
 			if !ok || c.to > limit || c.to < at+int64(c.skip) {
 				continue
@@ -85,6 +91,11 @@ func sweep(r io.ReaderAt, from, limit int64, size int, look func(at int64, b []b
 	}
 	return hashed, nil
 }
+
+// zeroStep is in how large steps zeros are passed over: a multiple of frameAlign.
+const zeroStep = 1 << 10
+
+var zeros [zeroStep]byte
 
 // claims is a heap: the one that ends first is the first.
 type claims []claim

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -70,6 +71,20 @@ func Retriable(err error) bool {
 		return false
 	}
 	return kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
+}
+
+// Taken has an operator's command run again, for as long as the cluster refuses to place replicas:
+// the catalog's leader counts the nodes that it reaches, and one that has just come, or whose link
+// is cut, is not among them for a moment. What the command does twice is done once.
+func Taken(within time.Duration, command func() (string, error)) (out string, err error) {
+	late := Eventually(within, func() bool {
+		out, err = command()
+		return err == nil || !strings.Contains(err.Error(), "invalid replica assignment")
+	})
+	if late != nil {
+		err = fmt.Errorf("%w: %w", late, err)
+	}
+	return out, err
 }
 
 // Produce is Wire.Produce of one value, as a client that hears nothing sends it again: it may be in

@@ -47,8 +47,8 @@ type dirChange struct {
 
 type memNode struct {
 	dir     bool
-	data    []byte // as a reader sees it
-	synced  []byte // on stable storage
+	data    sparse // as a reader sees it
+	synced  sparse // on stable storage
 	pending []memWrite
 	open    int      // descriptors
 	lost    error    // what the next sync says; nil: nothing was lost, or somebody was told
@@ -132,46 +132,54 @@ func (m *Mem) Exit() {
 // lose makes what was written clean, some of it without having written it. Sizes are kept by the
 // file system's own journal.
 func (n *memNode) lose(lots *rand.PCG) {
+	n.write(func() bool { return lots.Uint64()&1 == 0 })
+}
+
+// writeBack brings all pages that were written to to stable storage.
+func (n *memNode) writeBack() {
+	n.write(func() bool { return true })
+}
+
+// write makes what was written clean, and brings those pages of it to stable storage of which
+// brought says so.
+func (n *memNode) write(brought func() bool) {
 	for _, w := range n.pending {
 		if w.data == nil {
-			n.synced = resize(n.synced, w.at)
+			n.synced.resize(w.at)
 			continue
 		}
 		for from := w.at / page * page; from < w.at+int64(len(w.data)); from += page {
-			if lots.Uint64()&1 == 0 {
+			if brought() {
 				n.writePage(from)
 			}
 		}
 	}
 	n.pending = nil
-	n.synced = resize(n.synced, int64(len(n.data)))
-}
-
-// writeBack brings all pages that were written to to stable storage.
-func (n *memNode) writeBack() {
-	for _, w := range n.pending {
-		if w.data == nil {
-			n.synced = resize(n.synced, w.at)
-			continue
-		}
-		for from := w.at / page * page; from < w.at+int64(len(w.data)); from += page {
-			n.writePage(from)
-		}
-	}
-	n.pending = nil
-	n.synced = resize(n.synced, int64(len(n.data)))
+	n.synced.resize(n.data.size)
 }
 
 // writePage brings a page to stable storage as it is now.
 func (n *memNode) writePage(from int64) {
-	to := min(from+page, int64(len(n.data)))
-	if from >= to {
-		return
+	if to := min(from+page, n.data.size); from < to {
+		n.synced.size = max(n.synced.size, to)
+		n.synced.put(from, n.data.page(from))
 	}
-	if int64(len(n.synced)) < to {
-		n.synced = resize(n.synced, to)
+}
+
+// Copy gives another file system with all that is in this one, on stable storage. Nobody has a file
+// of it open.
+func (m *Mem) Copy() *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	other := NewMem()
+	copies := map[*memNode]*memNode{}
+	for name, node := range m.root {
+		if copies[node] == nil {
+			copies[node] = &memNode{dir: node.dir, data: node.data.clone(), synced: node.data.clone()}
+		}
+		other.root[name], other.saved[name] = copies[node], copies[node]
 	}
-	copy(n.synced[from:to], n.data[from:to])
+	return other
 }
 
 // Crash gives the file system as it is after the power came back. m must not be
@@ -188,11 +196,11 @@ func (m *Mem) Crash(random *rand.Rand) *Mem {
 	copies := map[*memNode]*memNode{}
 	for name, node := range names {
 		if copies[node] == nil {
-			data := slices.Clone(node.synced)
+			found := node.synced.clone()
 			for _, w := range node.pending {
-				data = survive(data, w, random)
+				survive(&found, w, random)
 			}
-			copies[node] = &memNode{dir: node.dir, data: data, synced: slices.Clone(data)}
+			copies[node] = &memNode{dir: node.dir, data: found, synced: found.clone()}
 		}
 		after.root[name], after.saved[name] = copies[node], copies[node]
 	}
@@ -222,32 +230,21 @@ func applyChange(names map[string]*memNode, c dirChange) {
 }
 
 // survive applies a random part of a write, in pages of the file.
-func survive(data []byte, w memWrite, random *rand.Rand) []byte {
+func survive(found *sparse, w memWrite, random *rand.Rand) {
 	if w.data == nil {
-		if random.IntN(2) == 0 {
-			return data
+		if random.IntN(2) != 0 {
+			found.resize(w.at)
 		}
-		return resize(data, w.at)
+		return
 	}
 	end := w.at + int64(len(w.data))
 	for at := w.at; at < end; {
 		next := min(end, (at/page+1)*page)
 		if random.IntN(2) == 0 {
-			if int64(len(data)) < next {
-				data = resize(data, next)
-			}
-			copy(data[at:next], w.data[at-w.at:])
+			found.write(w.data[at-w.at:next-w.at], at)
 		}
 		at = next
 	}
-	return data
-}
-
-func resize(data []byte, size int64) []byte {
-	if int64(len(data)) >= size {
-		return data[:size:size]
-	}
-	return append(data, make([]byte, size-int64(len(data)))...)
 }
 
 var errNoPower = fmt.Errorf("no power: %w", fs.ErrClosed)
@@ -374,7 +371,7 @@ func (m *Mem) List(dir string) ([]Entry, error) {
 	for _, name := range m.below(dir) {
 		if filepath.Dir(name) == dir {
 			node := m.root[name]
-			entries = append(entries, Entry{Name: filepath.Base(name), Dir: node.dir, Size: int64(len(node.data))})
+			entries = append(entries, Entry{Name: filepath.Base(name), Dir: node.dir, Size: node.data.size})
 		}
 	}
 	return entries, nil

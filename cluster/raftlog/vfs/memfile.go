@@ -22,10 +22,10 @@ func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
 	if f.fs.dead {
 		return 0, errNoPower
 	}
-	if at >= int64(len(f.node.data)) {
+	if at >= f.node.data.size {
 		return 0, io.EOF
 	}
-	n := copy(b, f.node.data[at:])
+	n := f.node.data.read(b, at)
 	if n < len(b) {
 		return n, io.EOF
 	}
@@ -34,7 +34,7 @@ func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
 
 // take counts growth against what is free; the lock is held.
 func (f *memFile) take(size int64) error {
-	growth := size - int64(len(f.node.data))
+	growth := size - f.node.data.size
 	if growth <= 0 || f.fs.free < 0 {
 		return nil
 	}
@@ -53,10 +53,7 @@ func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 	if err := f.take(at + int64(len(b))); err != nil {
 		return 0, err
 	}
-	if end := at + int64(len(b)); int64(len(f.node.data)) < end {
-		f.node.data = resize(f.node.data, end)
-	}
-	copy(f.node.data[at:], b)
+	f.node.data.write(b, at)
 	f.node.pending = append(f.node.pending, memWrite{at, slices.Clone(b)})
 	return len(b), nil
 }
@@ -69,7 +66,7 @@ func (f *memFile) Size() (int64, error) {
 	if f.fs.dead {
 		return 0, errNoPower
 	}
-	return int64(len(f.node.data)), nil
+	return f.node.data.size, nil
 }
 
 func (f *memFile) Truncate(size int64) error {
@@ -84,10 +81,10 @@ func (f *memFile) resize(size int64) error {
 	if err := f.take(size); err != nil {
 		return err
 	}
-	if freed := int64(len(f.node.data)) - size; freed > 0 && f.fs.free >= 0 {
+	if freed := f.node.data.size - size; freed > 0 && f.fs.free >= 0 {
 		f.fs.free += freed
 	}
-	f.node.data = resize(f.node.data, size)
+	f.node.data.resize(size)
 	f.node.pending = append(f.node.pending, memWrite{at: size})
 	return nil
 }
@@ -97,7 +94,7 @@ func (f *memFile) Allocate(size int64) error {
 		return err
 	}
 	defer f.fs.mu.Unlock()
-	if size <= int64(len(f.node.data)) {
+	if size <= f.node.data.size {
 		return nil
 	}
 	return f.resize(size)

@@ -164,7 +164,7 @@ func (s *storm) strike() {
 // trimaran runs the program as an operator does and gives what it prints.
 func trimaran(t *testing.T, addrs []string, args ...string) string {
 	t.Helper()
-	out, err := tryTrimaran(addrs, args...)
+	out, err := harness.Taken(patience, func() (string, error) { return tryTrimaran(addrs, args...) })
 	must(t, err)
 	return out
 }

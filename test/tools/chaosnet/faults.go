@@ -291,9 +291,8 @@ func joinAndLeave(w *world) (fault, error) {
 	if err := w.joinOne(); err != nil {
 		return fault{}, err
 	}
-	out, err := w.trimaran(membership, "node", "decommission", old.id, "--wait")
-	if err != nil {
-		return fault{}, fmt.Errorf("%w: %s", err, out)
+	if err := w.administer("node", "decommission", old.id, "--wait"); err != nil {
+		return fault{}, err
 	}
 	return fault{"a node has joined, " + old.id + " has left", func() error { return w.forget(old) }}, nil
 }
@@ -309,11 +308,23 @@ func replace(w *world) (fault, error) {
 	}
 	hosts := w.list()
 	successor := hosts[len(hosts)-1]
-	out, err := w.trimaran(membership, "node", "replace", lost.id, successor.id, "--wait")
-	if err != nil {
-		return fault{}, fmt.Errorf("%w: %s", err, out)
+	if err := w.administer("node", "replace", lost.id, successor.id, "--wait"); err != nil {
+		return fault{}, err
 	}
 	return fault{lost.id + " is lost and replaced by " + successor.id, func() error { return w.forget(lost) }}, nil
+}
+
+// administer runs an operator's command until it is taken: a link may be cut meanwhile.
+func (w *world) administer(args ...string) error {
+	tries := 0
+	_, err := harness.Taken(membership, func() (string, error) {
+		tries++
+		return w.trimaran(membership, args...)
+	})
+	if tries > 1 {
+		w.say("  taken at try %d: trimaran %s", tries, strings.Join(args, " "))
+	}
+	return err
 }
 
 func (w *world) joinOne() error {

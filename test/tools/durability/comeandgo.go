@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
 
 // patience is how long one step of comeAndGo may take.
@@ -39,7 +41,7 @@ func (d *disturber) comeAndGo(ctx context.Context) error {
 		return err
 	}
 	d.tell("decommission %s", decommissioned)
-	if _, err := output(d.trimaran, asUser("node", "decommission", decommissioned, "--brokers", d.shim)...); err != nil {
+	if err := d.administer("node", "decommission", decommissioned); err != nil {
 		return err
 	}
 	if err := d.killed(ctx, number(joined[0]), d.down); err != nil {
@@ -60,13 +62,21 @@ func (d *disturber) comeAndGo(ctx context.Context) error {
 		return err
 	}
 	d.tell("replace %s by %s", lost, successor)
-	if _, err := output(d.trimaran, asUser("node", "replace", lost, successor, "--brokers", d.shim)...); err != nil {
+	if err := d.administer("node", "replace", lost, successor); err != nil {
 		return err
 	}
 	if err := d.gone(ctx, lost); err != nil {
 		return err
 	}
 	return d.until(ctx, "all replicas are where they should be", (*clusterStatus).settled)
+}
+
+// administer runs an operator's command until it is taken: nodes come and go meanwhile.
+func (d *disturber) administer(args ...string) error {
+	_, err := harness.Taken(patience, func() (string, error) {
+		return output(d.trimaran, asUser(append(args, "--brokers", d.shim)...)...)
+	})
+	return err
 }
 
 // join starts one more node and gives its id.
