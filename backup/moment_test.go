@@ -67,30 +67,42 @@ func TestCommitsThatCannotBeHeld(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		hold  func(try int) (func(context.Context) (bool, error), error)
-		torn  string // in Manifest.Torn; "": it is whole
+		torn  string // in Created.Torn; "": it is whole
 		tries int
+		// level is the cluster's; 0: the newest. Programs of before LevelHolds take a manifest that
+		// says Torn for damaged, so there it does not.
+		level int
 	}{
 		{"the third time", func(try int) (func(context.Context) (bool, error), error) {
 			if try == 1 {
 				return nil, errors.New("a marker is on its way")
 			}
 			return func(context.Context) (bool, error) { return try == 3, nil }, nil
-		}, "", 3},
+		}, "", 3, 0},
 		{"never", func(int) (func(context.Context) (bool, error), error) {
 			return nil, fmt.Errorf("%w: older nodes", ErrNeverHeld)
-		}, "older nodes", 1},
+		}, "older nodes", 1, 0},
 		{"always in vain", func(int) (func(context.Context) (bool, error), error) {
 			return func(context.Context) (bool, error) { return false, nil }, nil
-		}, "not held for long enough", momentTries},
+		}, "not held for long enough", momentTries, 0},
 		{"nobody knows", func(int) (func(context.Context) (bool, error), error) {
 			return func(context.Context) (bool, error) { return true, errors.New("the coordinator is gone") }, nil
-		}, "the coordinator is gone", momentTries},
+		}, "the coordinator is gone", momentTries, 0},
 		{"a long reason", func(int) (func(context.Context) (bool, error), error) {
 			return nil, errors.New(strings.Repeat("\xff", 10_000))
-		}, "\ufffd", momentTries},
+		}, "\ufffd", momentTries, 0},
+		{"in vain, at the first level", func(int) (func(context.Context) (bool, error), error) {
+			return func(context.Context) (bool, error) { return false, nil }, nil
+		}, "not held for long enough", momentTries, fsm.LevelHolds},
+		{"in vain, at a level of before", func(int) (func(context.Context) (bool, error), error) {
+			return func(context.Context) (bool, error) { return false, nil }, nil
+		}, "not held for long enough", momentTries, fsm.LevelHolds - 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, tries := sample(), 0
+			if test.level > 0 {
+				c.copy.FeatureLevel = test.level
+			}
 			c.hold = func() (func(context.Context) (bool, error), error) { tries++; return test.hold(tries) }
 			r := &Repository{Store: newMemStore()}
 			made := create(t, c, r, Options{})
@@ -99,8 +111,8 @@ func TestCommitsThatCannotBeHeld(t *testing.T) {
 				t.Fatal(test.name, err)
 			}
 			torn := test.torn
-			if test.name == "never" {
-				torn = "" // programs of before read it
+			if test.name == "never" || c.copy.FeatureLevel < fsm.LevelHolds {
+				torn = ""
 				if m.Torn != "" {
 					t.Errorf("%s: %q is in the manifest", test.name, m.Torn)
 				}

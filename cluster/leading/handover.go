@@ -28,6 +28,9 @@ const (
 	// handOverFor is how long a node that stops looks for a voter that follows: signs of life may
 	// be late.
 	handOverFor = 2 * time.Second
+	// farBehind is by how many entries a log may be behind: what is more is not got within
+	// handOverPatience, and is got while proposals are taken as well.
+	farBehind = 4096
 )
 
 var (
@@ -35,6 +38,8 @@ var (
 	errNobodyFollows = errors.New("no other voter follows")
 	// errNotTaken means that a voter did not take a leadership in time.
 	errNotTaken = errors.New("it did not take the leadership in time")
+	// errBusy means that the leadership is being given away already, perhaps to somebody else.
+	errBusy = fmt.Errorf("%w: somebody gives it away already", errNotTaken)
 )
 
 // Handovers gives leaderships away. It has no state and may be used by many goroutines.
@@ -48,7 +53,8 @@ type Handovers struct {
 }
 
 // Give gives leadership of a group to a voter that follows now, by the word of its node: one
-// that does not would leave the group without service. The group is held up for each one once.
+// that does not would leave the group without service. The group is held up for each one once. It
+// returns nil, too, when this node does not lead any more.
 func (h *Handovers) Give(g Member) error {
 	heldUp := map[string]bool{}
 	var why error
@@ -60,8 +66,11 @@ func (h *Handovers) Give(g Member) error {
 		if why == nil || !errors.Is(err, errNobodyFollows) {
 			why = err
 		}
+		if g.State() != raft.Leader {
+			return nil
+		}
 		all := len(heldUp) >= len(g.Voters())-1
-		if all || time.Now().After(until) || g.State() != raft.Leader || h.Stopped.Err() != nil {
+		if all || time.Now().After(until) || h.Stopped.Err() != nil {
 			return why
 		}
 		sleep(h.Stopped, surveyTimeout/3)
@@ -87,9 +96,16 @@ func (h *Handovers) giveTo(g Member, suitable func(identity string) bool, heldUp
 			continue
 		}
 		// Asked before anything is held up for it.
-		if _, err = h.fit(h.Stopped, g, id, term); err == nil {
-			heldUp[id] = true
-			err = h.give(g, id, term)
+		var s calls.Standing
+		if s, err = h.fit(h.Stopped, g, id, term); err == nil {
+			if own := h.Of(g, h.Self); s.LastIndex+farBehind < own.LastIndex {
+				err = fmt.Errorf("%w: its log is %d entries behind", errNotTaken, own.LastIndex-s.LastIndex)
+			}
+		}
+		if err == nil {
+			if err = h.give(g, id, term); !errors.Is(err, errBusy) {
+				heldUp[id] = true
+			}
 		}
 		if err == nil {
 			return nil
@@ -106,7 +122,7 @@ func (h *Handovers) give(g Member, identity string, term uint64) error {
 	defer cancel()
 	open, ok := g.Hold()
 	if !ok {
-		return fmt.Errorf("%w: somebody gives it away already", errNotTaken)
+		return errBusy
 	}
 	defer open()
 	over := func() bool { return g.State() != raft.Leader || g.Term() != term }

@@ -266,6 +266,54 @@ func TestALeadershipIsGivenToWhoIsHeardOfLate(t *testing.T) {
 	})
 }
 
+// TestALeadershipThatIsBeingGivenAway stays with who asked for that, and goes if that was in vain.
+func TestALeadershipThatIsBeingGivenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := threeNodesWith(t, 9, 9, 9)
+		leader := all.all["n1"].member
+		leader.nominated = func(identity string) { leader.set(raft.Follower, 4, identity) }
+		open, ok := leader.Hold() // to balance leaders, say
+		if !ok {
+			t.Fatal("proposals are held up")
+		}
+		time.AfterFunc(handOverPatience, open)
+		if err := all.all["n1"].handovers.Give(leader); err != nil {
+			t.Errorf("it is not given: %v", err)
+		}
+		all.wants(t, "given", map[string][]string{"n1": {"nominate n2"}})
+
+		// Where that was not in vain nothing is left to give.
+		leader.set(raft.Leader, 5, "n1")
+		for _, other := range three[1:] {
+			all.all[other].member.set(raft.Follower, 5, "n1")
+		}
+		if open, ok = leader.Hold(); !ok {
+			t.Fatal("proposals are held up")
+		}
+		time.AfterFunc(handOverPatience, func() { leader.set(raft.Follower, 6, "n3"); open() })
+		if err := all.all["n1"].handovers.Give(leader); err != nil {
+			t.Errorf("it has gone: %v", err)
+		}
+		all.wants(t, "gone", map[string][]string{"n1": {"nominate n2"}})
+	})
+}
+
+// TestNothingIsHeldUpForALogThatIsFarBehind: it does not catch up within the time.
+func TestNothingIsHeldUpForALogThatIsFarBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := threeNodesWith(t, 10+farBehind, 9, 10)
+		leader := all.all["n1"].member
+		began := time.Now()
+		if err := all.all["n1"].handovers.GiveTo(leader, func(identity string) bool { return identity == "n2" }); err == nil || time.Since(began) > 0 {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		began = time.Now()
+		if err := all.all["n1"].handovers.GiveTo(leader, func(string) bool { return true }); err == nil || time.Since(began) < handOverPatience {
+			t.Errorf("one that may catch up, after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
 // TestALeadershipThatNobodyTakesStays, and proposals are taken again.
 func TestALeadershipThatNobodyTakesStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

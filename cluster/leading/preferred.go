@@ -26,8 +26,9 @@ const (
 	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by
 	// the disk's share, which is the leader's affair, makes room sooner if it can.
 	giveWhenFullFor = 2 * time.Second
-	// fullRetry is the pause before a leadership that stayed on a full disk is offered again.
-	fullRetry = 2 * time.Second
+	// retryPause is the pause before a leadership that stayed is offered again, where all are to
+	// go: the group takes no proposals while one is.
+	retryPause = 2 * time.Second
 	// maxHandOvers is how many leaderships a node gives away per tick.
 	maxHandOvers = 10
 )
@@ -40,6 +41,7 @@ type Preferred struct {
 	full  time.Time            // since when the disk here is full; zero: it is not
 	// when it was last looked for what others should lead; the disk is looked at in every turn
 	looked time.Time
+	asked  time.Time // when the catalog was given away last, or stayed
 }
 
 // PreferredConfig is what Preferred needs of the node.
@@ -64,7 +66,8 @@ type PreferredConfig struct {
 
 type ledSince struct {
 	term  fsm.Term
-	since time.Time
+	since time.Time // or since it was given away last
+	asked time.Time // when it was given away last, and stayed; zero: never in this term
 }
 
 // NewPreferred makes one that has seen nobody.
@@ -137,12 +140,13 @@ func (l *Preferred) turn(now time.Time) {
 	leaves := self.State != fsm.NodeActive
 	suitable := func(identity string) bool { return l.suitable(view, identity) }
 	var given sync.WaitGroup
-	giving := 0
+	giving, began := 0, time.Now()
+	var asked []fsm.PartitionID
 	led := make(map[fsm.PartitionID]ledSince, len(l.led))
 	for id, term := range l.cfg.Led() {
 		since, known := l.led[id]
 		if !known || since.term != term {
-			since = ledSince{term, now}
+			since = ledSince{term: term, since: now}
 		}
 		led[id] = since
 		partition, ok := view.Partition(id)
@@ -151,9 +155,8 @@ func (l *Preferred) turn(now time.Time) {
 		}
 		var to func(string) bool
 		if leaves || full {
-			// With a full disk it could only refuse records. One that was asked in vain is not
-			// asked again at once.
-			if full && known && now.Sub(since.since) < fullRetry {
+			// With a full disk it could only refuse records.
+			if now.Sub(since.asked) < retryPause {
 				continue
 			}
 			to = suitable
@@ -167,7 +170,7 @@ func (l *Preferred) turn(now time.Time) {
 			continue
 		}
 		giving++
-		led[id] = ledSince{term, now} // not again at once, if it stays
+		asked = append(asked, id)
 		given.Go(func() {
 			if err := l.cfg.Give(id, to); err != nil {
 				l.cfg.Logger.Debug("leadership stays", "partition", id, "error", err)
@@ -180,7 +183,8 @@ func (l *Preferred) turn(now time.Time) {
 	if l.looked = now; giving > 0 {
 		l.looked = time.Time{} // there may be more
 	}
-	if leaves || full {
+	catalog := (leaves || full) && now.Sub(l.asked) >= retryPause
+	if catalog {
 		given.Go(func() {
 			if err := l.cfg.GiveCatalog(suitable); err != nil {
 				l.cfg.Logger.Debug("leadership of the catalog stays", "error", err)
@@ -188,4 +192,12 @@ func (l *Preferred) turn(now time.Time) {
 		})
 	}
 	given.Wait() // each has its bound
+	// Not again at once, if it stays.
+	after := now.Add(time.Since(began))
+	for _, id := range asked {
+		led[id] = ledSince{led[id].term, now, after}
+	}
+	if catalog {
+		l.asked = after
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -118,6 +119,36 @@ func TestADrainingNodeGivesEverythingAway(t *testing.T) {
 	l.wants(t, "draining", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
 }
 
+// TestWhatStaysAtADrainingNodeIsNotOfferedAtOnce, since nothing is proposed meanwhile. The pause
+// begins when it has stayed, however long that took.
+func TestWhatStaysAtADrainingNodeIsNotOfferedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		view, topic := threeNodes(t, fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: "n1", State: fsm.NodeDraining}})
+		l := &leading{there: map[string]bool{"n1.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}, stays: true}
+		all := l.of(view, topic)
+		catalog := 0
+		all.cfg.GiveCatalog = func(func(string) bool) error {
+			catalog++
+			time.Sleep(2 * retryPause)
+			return errNotTaken
+		}
+		both := map[int32]string{0: "n3.00000000", 1: "n3.00000000"}
+		all.turn(time.Now())
+		l.wants(t, "draining", both)
+		all.turn(time.Now())
+		time.Sleep(retryPause / 2)
+		all.turn(time.Now())
+		if l.wants(t, "asked in vain", map[int32]string{}); catalog != 1 {
+			t.Errorf("the catalog was offered %d times", catalog)
+		}
+		time.Sleep(retryPause / 2)
+		all.turn(time.Now())
+		if l.wants(t, "again", both); catalog != 2 {
+			t.Errorf("the catalog was offered %d times", catalog)
+		}
+	})
+}
+
 // TestALeaderWithAFullDiskGivesAway after a while, to those with room, and asks again after a
 // pause.
 func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
@@ -130,8 +161,8 @@ func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
 	now = now.Add(giveWhenFullFor)
 	all.turn(now)
 	l.wants(t, "full", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
-	all.turn(now.Add(fullRetry / 2))
+	all.turn(now.Add(retryPause / 2))
 	l.wants(t, "asked in vain", map[int32]string{})
-	all.turn(now.Add(fullRetry))
+	all.turn(now.Add(retryPause * 3 / 2))
 	l.wants(t, "again", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
 }

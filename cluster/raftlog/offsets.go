@@ -141,12 +141,12 @@ func (l *offsets) Recheck(offset int64, wrong error) {
 
 // recheck compares the index of a segment with its CRC, and makes it again if it is damaged.
 func (l *offsets) recheck(s *segment, wrong error) error {
+	l.spots.forget(s)        // they may have led there, or be of readers that the index led
 	if s.index.isChecked() { // else it is known to be damaged, or not to be there
 		if damaged, err := s.index.doubt(); err != nil || !damaged {
 			return err
 		}
 	}
-	l.spots.forget(s)
 	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", wrong)
 	if !s.index.isFinal() {
 		return nil

@@ -22,6 +22,7 @@ type Reader struct {
 	before int64  // position of the entry that Next gave and that is not passed; -1: none
 	back   uint64 // index to go back to with it
 	cuts   uint64 // of the log when the segment's end was looked at
+	astray bool   // what Next found was not what the place led to: it is worth nothing to others
 	buf    *[]byte
 }
 
@@ -75,9 +76,11 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 			continue
 		}
 		if err != nil {
+			r.astray = true
 			return raft.Log{}, err
 		}
 		if !f.holds(r.index) {
+			r.w.pos, r.w.have, r.astray = at, nil, true
 			return raft.Log{}, fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, f.index, r.index)
 		}
 		r.before, r.back, r.index = at, r.index, f.index+1
@@ -123,10 +126,12 @@ func (r *Reader) more() (bool, error) {
 
 // Close ends the reader and remembers where it stood: consumers read on there. That is in front of
 // an entry that was given and not passed: Expected is its offset, and who comes for that must find
-// it.
+// it. A place behind which Next failed is not remembered: a damaged index may have led to it.
 func (r *Reader) Close() {
 	r.Unread()
-	r.spots.add(r.seg, point{index: r.index, pos: r.w.pos, offset: r.next})
+	if !r.astray {
+		r.spots.add(r.seg, point{index: r.index, pos: r.w.pos, offset: r.next})
+	}
 	r.seg.handle.release()
 	*r.buf = r.w.buf
 	r.w.buf, r.w.have = nil, nil

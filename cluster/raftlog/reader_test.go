@@ -99,3 +99,45 @@ func (h *held) leads(offset int64, index uint64) {
 		return
 	}
 }
+
+// TestAReaderThatIsLedAstray leaves nothing that leads others there, as after a damaged index; and
+// what led one there is let go of when the index is looked at, though that is good by then.
+func TestAReaderThatIsLedAstray(t *testing.T) {
+	h := newHeld(t)
+	h.store(1, 30, 1)
+	h.apply(30)
+	s, first, _, err := h.view.atOffset(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := point{index: first.index + 1, pos: first.pos, offset: first.offset}
+	r, err := h.offsets.reader(s, wrong, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(30); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("entry %d is where %d should be: %v", first.index, wrong.index, err)
+	}
+	r.Close()
+	h.leads(0, first.index)
+
+	// It is behind the damage by its own way: what is there is worth something.
+	if r, err = h.offsets.reader(s, wrong, 1); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = r.Next(30)
+	if err := r.Skip(func(*raft.Log) (int64, bool) { return 0, false }); err != nil {
+		t.Fatal(err)
+	}
+	behind := point{index: r.index, pos: r.w.pos, offset: r.next}
+	r.Close()
+	if at, ok := h.spots.find(s, behind.offset); !ok || at != behind {
+		t.Errorf("%+v is remembered of %+v", at, behind)
+	}
+
+	h.spots.add(s, wrong)
+	h.Recheck(0, ErrDamaged)
+	h.leads(0, first.index)
+	h.PartitionLog.Close()
+	h.st.Close()
+}

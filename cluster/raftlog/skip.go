@@ -32,6 +32,7 @@ func (r *Reader) Skip(first func(entry *raft.Log) (offset int64, ok bool)) error
 		}
 	}
 	r.w.pos, r.w.have, r.index, r.next, r.before = to.pos, nil, to.index, to.offset, -1
+	r.astray = false
 	return nil
 }
 

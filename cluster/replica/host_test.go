@@ -31,6 +31,8 @@ var errAlone = errors.New("there is no other node")
 type testHost struct {
 	topics atomic.Pointer[fsm.Topics]
 	woken  atomic.Int64
+	// handOvers is how often leadership was to be given to anybody.
+	handOvers atomic.Int64
 	// join is the coordinator of all transactions; nil: there is none. Set before it is asked.
 	join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error
 
@@ -49,7 +51,7 @@ func (h *testHost) Connected(identity string) bool            { return identity 
 func (h *testHost) Room(*raftgroup.Member) error              { return nil }
 func (h *testHost) SyncDir(string) error                      { return nil }
 func (h *testHost) Awake() time.Time                          { return time.Now() }
-func (h *testHost) HandOver(*raftgroup.Member) error          { return errAlone }
+func (h *testHost) HandOver(*raftgroup.Member) error          { h.handOvers.Add(1); return errAlone }
 func (h *testHost) Settle(context.Context, *fsm.Settle) error { return errAlone }
 
 func (h *testHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error {

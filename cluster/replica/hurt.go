@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -26,7 +27,12 @@ type hurt struct {
 	err     error
 	end     fsm.Offset // behind what cannot be read; 0: the scrub found it
 	leaving bool       // its leader is asked to let it go
+	giving  bool       // it leads, and gives that away or has just done so in vain
 }
+
+// giveHurtPause is the pause before the leadership of a damaged replica that stayed is given away
+// again: its group takes no proposals while it is.
+const giveHurtPause = 5 * time.Second
 
 // unreadable is the error of a reader that could not read, which ends behind what it could not; 0:
 // not known.
@@ -77,7 +83,7 @@ func (s *Set) ReadFailed(r *Replica, err error, end fsm.Offset) {
 	old, known := s.hurt[r.ID]
 	known = known && old.replica == r
 	if s.open[r.ID] == r && (!known || end > old.end) {
-		s.hurt[r.ID] = hurt{r, err, max(end, old.end), known && old.leaving}
+		s.hurt[r.ID] = hurt{r, err, max(end, old.end), known && old.leaving, known && old.giving}
 	}
 	s.mu.Unlock()
 	if known {
@@ -146,19 +152,45 @@ func (s *Set) rebuildHurt() {
 		case "":
 		case s.env.Identity:
 			// Also while another one joins: that one cannot be given what its leader cannot read.
-			s.done.Add(1)
-			go func() {
-				defer s.done.Done()
-				if err := s.env.Host.HandOver(r.Member); err != nil {
-					s.env.Logger.Debug("the leadership of a damaged replica stays", "partition", r.ID, "error", err)
-				}
-			}()
+			s.giveHurt(r)
 		default:
 			if r.othersVote() {
 				s.leaveHurt(r, leader.Identity)
 			}
 		}
 	}
+}
+
+// giveHurt gives the leadership of a damaged replica away, unless that is being done.
+func (s *Set) giveHurt(r *Replica) {
+	giving := func(now bool) (changed bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		h := s.hurt[r.ID]
+		if h.replica != r || h.giving == now {
+			return false
+		}
+		h.giving = now
+		s.hurt[r.ID] = h
+		return true
+	}
+	if !giving(true) {
+		return
+	}
+	s.done.Add(1)
+	go func() {
+		defer s.done.Done()
+		defer giving(false)
+		err := s.env.Host.HandOver(r.Member)
+		if err == nil {
+			return
+		}
+		s.env.Logger.Debug("the leadership of a damaged replica stays", "partition", r.ID, "error", err)
+		select {
+		case <-time.After(giveHurtPause):
+		case <-s.env.ctx.Done():
+		}
+	}()
 }
 
 // leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were

@@ -155,7 +155,7 @@ func BenchmarkRead(b *testing.B) {
 				}
 				for i := range int(s.Pieces) {
 					if cold {
-						t.cache.drop(pieceKey(testPartition, nameOf(s), i))
+						t.cache.drop(pieceKey(testPartition, nameOf(s), i), nil)
 					}
 				}
 			}

@@ -269,10 +269,13 @@ func (c *cache) removeLocked(e *list.Element) (remove []string) {
 	return []string{p.file}
 }
 
-// drop takes a piece out.
-func (c *cache) drop(key string) {
+// drop takes a piece out. p: that one, which get gave, and none that was fetched since; nil: any.
+func (c *cache) drop(key string, p *cached) {
 	c.mu.Lock()
-	remove := c.removeLocked(c.by[key])
+	var remove []string
+	if e := c.by[key]; e != nil && (p == nil || e.Value.(*cached) == p) {
+		remove = c.removeLocked(e)
+	}
 	c.mu.Unlock()
 	for _, file := range remove {
 		_ = c.fs.Remove(file)

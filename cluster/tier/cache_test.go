@@ -57,6 +57,67 @@ func TestWhatTwoReadOnceIsNotWritten(t *testing.T) {
 	})
 }
 
+// TestASlowerReaderNeedsNoSecondFetch: a piece that one has read to its end is kept for another that
+// has begun it, and is fetched once.
+func TestASlowerReaderNeedsNoSecondFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1<<20, 2048)
+		f.fill(1, 100, 300)
+		s := f.segments[0]
+		first, fetched := pieceKey(testPartition, nameOf(s), 0), 0
+		f.store.fail = func(op, key string) error {
+			if op == "get" && key == first {
+				fetched++
+			}
+			return nil
+		}
+		read := func(at fsm.Offset, most int) fsm.Offset {
+			t.Helper()
+			r, err := f.read(at, most)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			return r.End
+		}
+		begun := read(s.First, 1<<20)
+		// It asks once more of the first piece, for an offset behind its last batch.
+		fast := read(begun, 1<<20)
+		slow := read(s.First, 1)
+		if slow >= begun || s.Pieces <= 2*memoryPieces {
+			t.Fatalf("at %d and %d, of %d pieces", slow, fast, s.Pieces)
+		}
+		for fast < s.Next {
+			fast = read(fast, 1<<20)
+		}
+		for slow < begun {
+			slow = read(slow, 1)
+		}
+		if fetched != 1 {
+			t.Errorf("it was fetched %d times", fetched)
+		}
+	})
+}
+
+// TestWhatWasFetchedSinceStays: two find the file of a piece damaged, and the second has not seen
+// that the first has fetched it again.
+func TestWhatWasFetchedSinceStays(t *testing.T) {
+	c := newCache(nil, "", 0)
+	c.put("a", []byte("old"), nil, false)
+	old, _ := c.get("a")
+	if c.drop("a", old); c.has("a") {
+		t.Fatal("it was not taken out")
+	}
+	c.put("a", []byte("new"), nil, false)
+	c.drop("a", old)
+	if _, data := c.get("a"); string(data) != "new" {
+		t.Errorf("%q is there", data)
+	}
+	if c.drop("a", nil); c.has("a") {
+		t.Error("it is there though its object is deleted")
+	}
+}
+
 // TestMemoryIsBoundedByBytes: pieces that are larger than usual are fewer.
 func TestMemoryIsBoundedByBytes(t *testing.T) {
 	c := newCache(nil, "", 0)

@@ -303,7 +303,7 @@ func (t *Tier) readPiece(ctx context.Context, id fsm.PartitionID, s fsm.TieredSe
 			}
 			return hit, err
 		}
-		t.cache.drop(key) // its file is gone, or damaged
+		t.cache.drop(key, p) // its file is gone, or damaged
 		r.Batches = nil
 	}
 }

@@ -285,7 +285,7 @@ func (t *Tier) Delete(ctx context.Context, id fsm.PartitionID, gone fsm.GoneSegm
 }
 
 func (t *Tier) delete(ctx context.Context, key string) error {
-	t.cache.drop(key)
+	t.cache.drop(key, nil)
 	if err := t.Store.Delete(ctx, key); err != nil {
 		return err
 	}

@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/backup"
@@ -136,5 +139,137 @@ func TestAnEpochThatIsNotKnown(t *testing.T) {
 	}
 	if tries = epochTries; knownEpoch(0, &tries) != nil || !errors.Is(knownEpoch(-1, &tries), kerr.NotLeaderForPartition) {
 		t.Error("epoch 0 is known, and -1 is not")
+	}
+}
+
+// kafkaServer answers requests of Kafka's as answer says, which may change what it is given.
+func kafkaServer(t *testing.T, answer func(req kmsg.Request, resp kmsg.Response)) broker {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	serve := func(conn net.Conn) error {
+		defer conn.Close()
+		for {
+			var size [4]byte
+			if _, err := io.ReadFull(conn, size[:]); err != nil {
+				return err
+			}
+			body := make([]byte, binary.BigEndian.Uint32(size[:]))
+			if _, err := io.ReadFull(conn, body); err != nil {
+				return err
+			}
+			from := kbin.Reader{Src: body}
+			key, version, correlation := from.Int16(), from.Int16(), from.Int32()
+			from.NullableString() // the client's id
+			req := kmsg.RequestForKey(key)
+			if req.SetVersion(version); req.IsFlexible() {
+				kmsg.SkipTags(&from)
+			}
+			if err := req.ReadFrom(from.Src); err != nil {
+				return err
+			}
+			resp := req.ResponseKind()
+			answer(req, resp)
+			out := binary.BigEndian.AppendUint32(nil, uint32(correlation))
+			if resp.IsFlexible() && key != int16(kmsg.ApiVersions) {
+				out = append(out, 0)
+			}
+			out = resp.AppendTo(out)
+			if _, err := conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(out))), out...)); err != nil {
+				return err
+			}
+		}
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = serve(conn) }()
+		}
+	}()
+	return broker{scheme: "tcp", addr: l.Addr().String()}
+}
+
+// A group of which a coordinator says nothing, or that it has an error, is not one without offsets:
+// it would be missing in the backup. It is asked again, and each group is in what comes of that
+// once.
+func TestAGroupWithoutAnAnswerIsAnError(t *testing.T) {
+	// more says what becomes of group b at a try; false: it is left out.
+	for name, test := range map[string]struct {
+		more func(try int64, b *kmsg.OffsetFetchResponseGroup) bool
+		err  string
+	}{
+		"left out":      {func(int64, *kmsg.OffsetFetchResponseGroup) bool { return false }, `group "b": no answer`},
+		"left out once": {func(try int64, _ *kmsg.OffsetFetchResponseGroup) bool { return try > 1 }, ""},
+		"an error of one offset": {func(_ int64, b *kmsg.OffsetFetchResponseGroup) bool {
+			b.Topics[0].Partitions[0].ErrorCode = kerr.UnstableOffsetCommit.Code
+			return true
+		}, "UNSTABLE_OFFSET_COMMIT"},
+		"an error of the group": {func(_ int64, b *kmsg.OffsetFetchResponseGroup) bool {
+			b.ErrorCode, b.Topics = kerr.GroupAuthorizationFailed.Code, nil
+			return true
+		}, "GROUP_AUTHORIZATION_FAILED"},
+	} {
+		var tries atomic.Int64
+		var one broker
+		one = kafkaServer(t, func(req kmsg.Request, resp kmsg.Response) {
+			host, port := "127.0.0.1", int32(0)
+			if _, p, err := net.SplitHostPort(one.addr); err == nil {
+				n, _ := strconv.Atoi(p)
+				port = int32(n)
+			}
+			switch resp := resp.(type) {
+			case *kmsg.ApiVersionsResponse:
+				for key, most := range map[int16]int16{3: 9, 9: 8, 10: 4, 16: 4, 18: 3} {
+					resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: most})
+				}
+			case *kmsg.MetadataResponse:
+				resp.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1, Host: host, Port: port}}
+				resp.ControllerID = 1
+			case *kmsg.FindCoordinatorResponse:
+				for _, key := range req.(*kmsg.FindCoordinatorRequest).CoordinatorKeys {
+					resp.Coordinators = append(resp.Coordinators, kmsg.FindCoordinatorResponseCoordinator{Key: key, NodeID: 1, Host: host, Port: port})
+				}
+			case *kmsg.ListGroupsResponse:
+				resp.Groups = []kmsg.ListGroupsResponseGroup{{Group: "a", ProtocolType: "consumer"}, {Group: "b", ProtocolType: "consumer"}}
+			case *kmsg.OffsetFetchResponse:
+				try := tries.Add(1)
+				for _, asked := range req.(*kmsg.OffsetFetchRequest).Groups {
+					g := kmsg.OffsetFetchResponseGroup{Group: asked.Group, Topics: []kmsg.OffsetFetchResponseGroupTopic{{
+						Topic: "t", Partitions: []kmsg.OffsetFetchResponseGroupTopicPartition{{Offset: 7, LeaderEpoch: -1}},
+					}}}
+					if g.Group == "a" || test.more(try, &g) {
+						resp.Groups = append(resp.Groups, g)
+					}
+				}
+			}
+		})
+		c, err := clusterForBackup(&brokers{list: []broker{one}}, 3*ownRetryPause)
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups, err := c.Groups(t.Context())
+		c.close()
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%s: %v, want %q", name, err, test.err)
+			}
+			continue
+		}
+		var ids []string
+		for _, g := range groups {
+			ids = append(ids, g.ID)
+			if len(g.Offsets) != 1 || g.Offsets[0].Offset != 7 {
+				t.Errorf("%s: %+v", name, g)
+			}
+		}
+		if err != nil || !slices.Equal(ids, []string{"a", "b"}) {
+			t.Errorf("%s: groups %v, %v", name, ids, err)
+		}
 	}
 }
