@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// Objects of all sizes, in memory that begins anywhere, come back as they were, and large ones leave
+// Objects of all sizes, in memory that begins anywhere, come back as they were; large ones leave
 // nothing in the page cache where the file system can do that.
 func TestFilesPastThePageCache(t *testing.T) {
 	s := newFileStore(t.TempDir())

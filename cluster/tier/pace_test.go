@@ -118,5 +118,9 @@ func TestTurnsOfOldReads(t *testing.T) {
 		if took > 0.5 || later == 0 || later == readers || float64(bytes) > 1.5*p.floor*took+pacedBytes {
 			t.Errorf("%d of %d readers have to come again, the others have %d bytes after %.3f s", later, readers, bytes, took)
 		}
+		began = time.Now()
+		if _, err := p.wait(t.Context(), 1<<20); err != nil || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("the next reader has its turn after %v, with %v", time.Since(began), err)
+		}
 	})
 }

@@ -34,8 +34,8 @@ type Config struct {
 	Full func() bool
 	// Used reports whether records of the cluster are known to be in its store; nil: they are not.
 	Used func() bool
-	// Syncs counts the syncs of logs: those who produce come before those who read old records. nil:
-	// nothing is known of them.
+	// Syncs counts the syncs of logs: those who produce come before those who read old records.
+	// nil: nothing is known of them.
 	Syncs      func() int64
 	CacheBytes int64 // of files in Dir; 0: 1 GiB
 	PieceBytes int   // of records in one object, unless a batch is larger; 0: 8 MiB
