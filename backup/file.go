@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -68,7 +69,7 @@ func (s *fileStore) write(path string, data []byte) error {
 		return err
 	}
 	defer os.Remove(temp)
-	_, err = f.Write(data)
+	err = writeAll(f, data)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -146,7 +147,10 @@ func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, err
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, key, limit)
+	if limit < directFrom {
+		return readAll(f, key, limit)
+	}
+	return readAll(newDirectReader(f), key, limit)
 }
 
 func (s *fileStore) Size(_ context.Context, key string) (int64, error) {
@@ -172,15 +176,24 @@ func (s *fileStore) Same(_ context.Context, key string, data []byte) (bool, erro
 		return false, err
 	}
 	defer f.Close()
-	return same(f, data)
+	if len(data) < directFrom {
+		return same(f, data)
+	}
+	return same(newDirectReader(f), data)
 }
 
-// comparedAtOnce is how much is read to be compared: what stays in a processor's cache.
-const comparedAtOnce = 128 << 10
+// comparedAtOnce is how much is read to be compared: what stays in a processor's cache, and is
+// enough for a disk to read at once.
+const comparedAtOnce = 512 << 10
+
+// comparing has memory for that.
+var comparing = sync.Pool{New: func() any { b := directMemory(comparedAtOnce)[:comparedAtOnce]; return &b }}
 
 // same reads all that comes and reports whether it is data.
 func same(r io.Reader, data []byte) (bool, error) {
-	buf := make([]byte, comparedAtOnce)
+	memory := comparing.Get().(*[]byte)
+	defer comparing.Put(memory)
+	buf := *memory
 	for {
 		n, end, err := fill(r, buf)
 		if err != nil {
@@ -219,7 +232,7 @@ func readAll(r io.Reader, key string, limit int64) ([]byte, error) {
 	var data []byte
 	var err error
 	if limit <= readAtOnce {
-		data = make([]byte, limit+1)
+		data = directMemory(int(limit) + 1)
 		n := 0
 		n, _, err = fill(r, data)
 		data = data[:n]

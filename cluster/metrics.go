@@ -13,17 +13,21 @@ import (
 type metrics struct {
 	node    *Node
 	flushes prometheus.Histogram
+	syncs   atomic.Int64
 }
 
 func newMetrics(n *Node) *metrics {
-	return &metrics{n, prometheus.NewHistogram(prometheus.HistogramOpts{
+	return &metrics{node: n, flushes: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "trimaran_log_flush_time_seconds", Help: "Syncs of files of the data directory: how long each took.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15), // 0.1 ms to 1.6 s
 	})}
 }
 
 // synced is told of each sync of a file.
-func (m *metrics) synced(took time.Duration) { m.flushes.Observe(took.Seconds()) }
+func (m *metrics) synced(took time.Duration) {
+	m.flushes.Observe(took.Seconds())
+	m.syncs.Add(1)
+}
 
 // all gives what there is to register. Status and link must be there.
 func (m *metrics) all() []prometheus.Collector {

@@ -33,7 +33,7 @@ func (n *Node) openTier() (err error) {
 	}
 	n.tier, err = tier.Open(n.ctx, tier.Config{
 		Store: n.cfg.TierTo, ClusterID: n.who.ClusterID, FS: n.cfg.disk(), Dir: n.dir.Join(tierCacheDir),
-		Full: n.logs.Full, Used: n.tierUsed, CacheBytes: n.cfg.TierCacheBytes, PieceBytes: n.cfg.tierPieceBytes,
+		Full: n.logs.Full, Used: n.tierUsed, Syncs: n.metrics.syncs.Load, CacheBytes: n.cfg.TierCacheBytes, PieceBytes: n.cfg.tierPieceBytes,
 		UploadRate: n.cfg.TierUploadRate, Logger: n.logger,
 	})
 	return err

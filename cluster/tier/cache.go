@@ -166,7 +166,7 @@ func (c *cache) write(file string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, 0)
+	err = vfs.WriteOnce(f, data)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

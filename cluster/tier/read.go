@@ -256,6 +256,9 @@ func (t *Tier) Read(ctx context.Context, id fsm.PartitionID, segments []fsm.Tier
 	if err != nil {
 		return r, err
 	}
+	if maxBytes, err = t.pacer.wait(ctx, maxBytes); err != nil {
+		return r, err
+	}
 	for i := x.at(from); i < len(x.pieces); i++ {
 		hit, err := t.readPiece(ctx, id, s, x, i, from, maxBytes, memory, &r)
 		if err != nil {

@@ -33,7 +33,10 @@ type Config struct {
 	// Full reports whether nothing should be written that can be done without; nil: never.
 	Full func() bool
 	// Used reports whether records of the cluster are known to be in its store; nil: they are not.
-	Used       func() bool
+	Used func() bool
+	// Syncs counts the syncs of logs: those who produce come before those who read old records.
+	// nil: nothing is known of them.
+	Syncs      func() int64
 	CacheBytes int64 // of files in Dir; 0: 1 GiB
 	PieceBytes int   // of records in one object, unless a batch is larger; 0: 8 MiB
 	UploadRate int64 // bytes a second that are put there; 0: no bound
@@ -84,6 +87,7 @@ type Tier struct {
 	sums    chan struct{} // capacity half of the processors, 1 at least
 	looks   chan struct{} // capacity looksLeft
 	uploads *rate.Limiter // of bytes
+	pacer   *pacer        // of reads
 	running sync.WaitGroup
 
 	// mu guards what follows. Nothing is taken or waited for under it.
@@ -126,8 +130,8 @@ func Open(ctx context.Context, config Config) (*Tier, error) {
 		limit = rate.Limit(config.UploadRate)
 	}
 	return &Tier{
-		uploads: rate.NewLimiter(limit, uploadBurst),
-		Config:  config, ctx: ctx, cache: newCache(config.FS, config.Dir, config.CacheBytes),
+		uploads: rate.NewLimiter(limit, uploadBurst), pacer: newPacer(config.Syncs),
+		Config: config, ctx: ctx, cache: newCache(config.FS, config.Dir, config.CacheBytes),
 		fetches: make(chan struct{}, fetchesAtOnce), ahead: make(chan struct{}, aheadAtOnce),
 		sums:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		looks:   make(chan struct{}, looksLeft),

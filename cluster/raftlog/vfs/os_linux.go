@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +66,37 @@ func (f osFile) WriteVector(pieces [][]byte, at int64) error {
 		}
 	}
 	return nil
+}
+
+const (
+	// pastFrom is the size from which it is worth it to go past the page cache, in bytes.
+	pastFrom = 1 << 20
+	// pastUnit is what is written so, in memory as in the file, in whole multiples: no file system
+	// wants more than a page.
+	pastUnit = 4 << 10
+)
+
+// writePast writes as much of data as goes past the page cache to an empty file (O_DIRECT), and
+// gives how much that was: 0 where the file system does not know that.
+func (f osFile) writePast(data []byte) (n int, err error) {
+	locks.MayWait("writing a file")
+	whole := len(data) &^ (pastUnit - 1)
+	if whole < pastFrom || uintptr(unsafe.Pointer(unsafe.SliceData(data)))%pastUnit != 0 {
+		return 0, nil
+	}
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_DIRECT); err != nil {
+		return 0, nil
+	}
+	n, err = f.File.WriteAt(data[:whole], 0)
+	_, cerr := unix.FcntlInt(f.Fd(), unix.F_SETFL, flags)
+	if err != nil && !errors.Is(err, syscall.EINVAL) {
+		return n, noSpace(err)
+	}
+	return n, cerr
 }
 
 func (f osFile) sync() error {
