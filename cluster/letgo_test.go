@@ -305,33 +305,34 @@ func testWhatIsKeptUnseenIsCompacted(t *testing.T) {
 // is tried again within 30 s.
 func TestAFullStoreIsNotSentTheSameAllTheTime(t *testing.T) {
 	t.Run("no room", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) { testAStoreThatTakesNothing(t, errNoRoom, 5, 15, 5*time.Minute) })
+		inBubble(t, func(t *testing.T) { testAStoreThatTakesNothing(t, errNoRoom, 10*time.Minute, 3, 10, 5*time.Minute) })
 	})
 	t.Run("fails", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) { testAStoreThatTakesNothing(t, errStore, 50, 130, 31*time.Second) })
+		inBubble(t, func(t *testing.T) { testAStoreThatTakesNothing(t, errStore, 2*time.Minute, 6, 18, 31*time.Second) })
 	})
 }
 
-// testAStoreThatTakesNothing has a store refuse what is sent to it, which should come from least to
-// most times in half an hour, and again within a time.
-func testAStoreThatTakesNothing(t *testing.T, why error, least, most int, again time.Duration) {
+// testAStoreThatTakesNothing has a store refuse what is sent to it. After settles the pauses are as
+// long as they get: then it should come from least to most times in twice that, and again within a
+// time when the store is well.
+func testAStoreThatTakesNothing(t *testing.T, why error, settles time.Duration, least, most int, again time.Duration) {
 	c, store := tierCluster(t, 4, nil)
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	store.set(func(s *simStore) { s.room, s.noRoom = 5000, why })
 	want := c.fill(0, id, "v", 60)
-	time.Sleep(15 * time.Minute)
+	time.Sleep(settles)
 	status := func() replica.TierStatus { return c.nodes[c.leaderOf(id)].records(id).TierStatus() }
 	if s := status(); !strings.Contains(s.Err, why.Error()) {
 		t.Errorf("%+v", s)
 	}
 	store.set(func(s *simStore) { s.sent = 0 })
-	time.Sleep(30 * time.Minute)
+	time.Sleep(2 * settles)
 	store.mu.Lock()
 	sent := store.sent
 	store.mu.Unlock()
 	// An attempt sends three pieces of 2000 bytes or a little more.
 	if attempts := sent / 6000; attempts < least || attempts > most {
-		t.Errorf("%d bytes were sent in half an hour", sent)
+		t.Errorf("%d bytes were sent in %s", sent, 2*settles)
 	}
 	before := status().Segments
 	store.well()

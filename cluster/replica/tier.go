@@ -228,7 +228,8 @@ func (r *Records) tend(ctx context.Context) {
 		}
 		return r.upload(ctx, topic, p)
 	})
-	r.try(ctx, &t.deletes, longestUploadPause, func() error { return r.clean(ctx, p) }) // it makes room
+	// It makes room.
+	r.try(ctx, &t.deletes, longestUploadPause, func() error { return r.clean(ctx, p) })
 	r.mu.Lock()
 	well := t.uploads.err == nil && t.deletes.err == nil
 	r.mu.Unlock()
