@@ -57,8 +57,8 @@ func TestWhatTwoReadOnceIsNotWritten(t *testing.T) {
 	})
 }
 
-// TestASlowerReaderNeedsNoSecondFetch: a piece that one has read to its end is kept for another that
-// has begun it, and is fetched once.
+// TestASlowerReaderNeedsNoSecondFetch: a piece that one has read to its end is kept for another
+// that has begun it, and is fetched once.
 func TestASlowerReaderNeedsNoSecondFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, 1<<20, 2048)
