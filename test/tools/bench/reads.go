@@ -309,6 +309,9 @@ func (b *bench) shimBesideTCP() error {
 			if err := inTurns(all, "produce 16 KB, "+load16.name, produce); err != nil {
 				return err
 			}
+			if err := b.countWays(c, all, l); err != nil {
+				return err
+			}
 			if err := drop(c, t); err != nil {
 				return err
 			}
@@ -324,6 +327,33 @@ func (b *bench) shimBesideTCP() error {
 			return fetchAll(c, w, t, 1, batch(16<<10, false), enough)
 		})
 	})
+}
+
+// countWays counts in turns what a request costs the nodes by each way. Three nodes sync an append
+// to one partition, so three divided by the syncs of a request is how many requests share one:
+// whether a way keeps together what the client sends together.
+func (b *bench) countWays(c *harness.Cluster, all []way, l load) error {
+	countsHeader("of all nodes, for each request:")
+	sums := make([]counted, len(all))
+	for turn := range readRounds {
+		for i := range all {
+			if turn%2 == 1 {
+				i = len(all) - 1 - i
+			}
+			n, err := counting(c, func() (int, error) {
+				r, err := l.produce(c, all[i], b.window)
+				return r.records / l.p.records, err
+			})
+			if err != nil {
+				return err
+			}
+			sums[i].add(n)
+		}
+	}
+	for i, w := range all {
+		sums[i].print(w.name)
+	}
+	return nil
 }
 
 // shimOf starts a shim's binary in front of the first node.
