@@ -156,7 +156,7 @@ func testLogger(t *testing.T) *slog.Logger {
 func inBubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	t.Parallel()
-	const most = 5 * time.Minute // of real time; most take less than one second
+	const most = 10 * time.Minute // of real time; most take less than a second
 	stuck := time.AfterFunc(most, func() {
 		panic(t.Name() + ": virtual time does not pass: somebody does something again and again, or waits with a mutex held")
 	})
