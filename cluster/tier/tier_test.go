@@ -461,6 +461,7 @@ func TestAFullDiskGetsTheCachesRoom(t *testing.T) {
 		if f.CacheSize() == 0 {
 			t.Fatal("nothing is in the cache")
 		}
+		synctest.Wait() // what is fetched ahead is in no file that is being written
 		f.Tier.Full = func() bool { return true }
 		f.GiveUp()
 		entries, err := f.fs.List("/data/tier")
