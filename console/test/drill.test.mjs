@@ -27,7 +27,13 @@ test('nodes are killed, paused and restarted, nothing is lost, and the page outl
   await until(async () => (await figure('Acknowledged')) > 50)
   const goesOn = async () => {
     const now = await figure('Acknowledged')
-    await until(async () => (await figure('Waiting now')) < 10 && (await figure('Acknowledged')) > now + 60)
+    try {
+      await until(async () => (await figure('Waiting now')) < 10 && (await figure('Acknowledged')) > now + 60)
+    } catch (e) {
+      // What the nodes say tells whether they, or the page, stand still.
+      const ready = await Promise.all(dev.ports.slice(1).map(p => fetch(`http://127.0.0.1:${p}/readyz`).then(async r => `${r.status} ${await r.text()}`, String)))
+      throw new Error(`${now} were acknowledged; the page says ${await page.locator('.figures').innerText()}\nnodes: ${ready.join('\n')}`, { cause: e })
+    }
   }
   for (const [id, op, then] of [['n1', 'Kill', 'Start'], ['n2', 'Pause', 'Go on'], ['n3', 'Restart', undefined]]) {
     await page.getByRole('button', { name: `${op} ${id}` }).click()
